@@ -1,0 +1,181 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import fixed_denoise_fn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ddpm_jax import diffusion
+from ddpm_jax.schedule import beta_schedule
+
+TABLES = {
+    "alphas_cumprod": "alphas_cumprod",
+    "sqrt_alphas_cumprod": "sqrt_alphas_cumprod",
+    "sqrt_one_minus_alphas_cumprod": "sqrt_one_minus_alphas_cumprod",
+    "log_one_minus_alphas_cumprod": "log_one_minus_alphas_cumprod",
+    "sqrt_recip_alphas_cumprod": "sqrt_recip_alphas_cumprod",
+    "sqrt_recipm1_alphas_cumprod": "sqrt_recipm1_alphas_cumprod",
+    "posterior_variance": "posterior_variance",
+    "posterior_log_variance": "posterior_log_variance_clipped",
+    "posterior_mean_coef1": "posterior_mean_coef1",
+    "posterior_mean_coef2": "posterior_mean_coef2",
+}
+
+
+def linear(**choices):
+    return diffusion.make_process(beta_schedule("linear", 1000), **choices)
+
+
+def assert_close(actual, expected):
+    """The tolerance that the reference vectors are good for, images in float32."""
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-5 * max(1.0, np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_tables_equal_the_official_ones(golden, table):
+    actual = getattr(linear(), table)
+    assert actual.dtype == jnp.float32
+    np.testing.assert_allclose(actual, golden("schedules")[f"linear/{TABLES[table]}"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("var_type", diffusion.VAR_TYPES)
+def test_model_variances_equal_the_official_ones(golden, var_type):
+    process = linear(var_type=var_type)
+    expected = golden("schedules")
+    np.testing.assert_allclose(process.model_variance, expected[f"linear/{var_type}_variance_f32"], rtol=1e-6)
+    np.testing.assert_allclose(process.model_log_variance, expected[f"linear/{var_type}_log_variance_f32"], rtol=1e-6)
+
+
+def test_known_values_of_the_paper_s_process():
+    process = linear()
+    np.testing.assert_allclose(process.alphas_cumprod[-1], 4.0358e-5, rtol=1e-4)
+    np.testing.assert_allclose(process.posterior_variance[1], 5.4532e-5, rtol=1e-4)
+    assert process.posterior_variance[0] == 0.0
+
+
+def test_q_equals_the_official_code(golden):
+    ops, process = golden("diffusion_ops"), linear()
+    x_0, t, eps = ops["x_start"], ops["t"], ops["noise"]
+    assert_close(jax.jit(diffusion.q_sample)(process, x_0=x_0, t=t, eps=eps), ops["q_sample"])
+    mean, variance, log_variance = jax.jit(diffusion.q_mean_variance)(process, x_0=x_0, t=t)
+    assert_close(mean, ops["q_mean"])
+    np.testing.assert_allclose(variance, ops["q_variance"], rtol=0, atol=1e-7)
+    assert_close(log_variance, ops["q_log_variance"])
+    mean, variance, log_variance = jax.jit(diffusion.q_posterior)(process, x_0=x_0, x_t=ops["q_sample"], t=t)
+    assert_close(mean, ops["q_posterior_mean"])
+    np.testing.assert_allclose(variance, ops["q_posterior_variance"], rtol=1e-5)
+    np.testing.assert_allclose(log_variance, ops["q_posterior_log_variance_clipped"], rtol=1e-5)
+    x_0_pred = jax.jit(diffusion.predict_x_0_from_eps)(process, x_t=ops["q_sample"], t=t, eps=eps)
+    assert_close(x_0_pred, ops["predict_xstart_from_eps"])
+
+
+@pytest.mark.parametrize("var_type", diffusion.VAR_TYPES)
+@pytest.mark.parametrize("clip", [False, True])
+def test_p_equals_the_official_code(golden, var_type, clip):
+    ops = golden("diffusion_ops")
+    predicted = jax.jit(diffusion.p_mean_variance, static_argnames="clip")(
+        linear(var_type=var_type), model_output=ops["denoise/fixed"], x_t=ops["q_sample"], t=ops["t"], clip=clip
+    )
+    for field, official in dict(
+        mean="mean", variance="variance", log_variance="log_variance", x_0="pred_xstart"
+    ).items():
+        assert_close(getattr(predicted, field), ops[f"p_mean_variance/eps/{var_type}/clip{clip:d}/{official}"])
+
+
+@pytest.mark.parametrize("var_type", diffusion.VAR_TYPES)
+def test_l_simple_equals_the_official_code(golden, var_type):
+    ops = golden("diffusion_ops")
+    losses = diffusion.training_losses(
+        linear(var_type=var_type),
+        fixed_denoise_fn(ops["denoise_coef"]),
+        x_0=ops["x_start"],
+        t=ops["t"],
+        eps=ops["noise"],
+    )
+    np.testing.assert_allclose(losses, ops[f"training_losses/mse/eps/{var_type}"], rtol=1e-4)
+
+
+def test_q_sample_is_eq_4():
+    x_0, eps = np.random.default_rng(0).standard_normal((2, 3, 8, 6, 2))  # all sizes differ: no lucky broadcast
+    t = np.array([0, 500, 999])
+    alpha_cumprod = np.cumprod(1.0 - np.linspace(1e-4, 0.02, 1000))[t].reshape(3, 1, 1, 1)  # not from our schedule
+    expected = np.sqrt(alpha_cumprod) * x_0 + np.sqrt(1.0 - alpha_cumprod) * eps
+    np.testing.assert_allclose(diffusion.q_sample(linear(), x_0=x_0, t=t, eps=eps), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_q_sample_has_the_moments_of_eq_4():
+    n, process, x_0 = 200_000, linear(), 0.7
+    for t in (0, 100, 999):
+        eps = jax.random.normal(jax.random.key(t), (n, 1, 1, 1))
+        x_t = diffusion.q_sample(process, x_0=jnp.full((n, 1, 1, 1), x_0), t=jnp.full(n, t), eps=eps)
+        alpha_cumprod = float(process.alphas_cumprod[t])
+        deviation = np.sqrt(1.0 - alpha_cumprod)
+        assert abs(float(x_t.mean()) - np.sqrt(alpha_cumprod) * x_0) < 5 * deviation / np.sqrt(n)
+        assert abs(float(x_t.std()) / deviation - 1.0) < 5 / np.sqrt(2 * n)
+
+
+def test_one_step_after_another_is_many_steps_at_once():
+    """q(x_t | x_0) by Eq. 4 is the product of the steps q(x_t | x_{t-1}) of Eq. 2."""
+    betas = beta_schedule("quad", 50)
+    mean, variance = 1.0, 0.0
+    for beta in betas:
+        mean, variance = np.sqrt(1 - beta) * mean, (1 - beta) * variance + beta
+    process = diffusion.make_process(betas)
+    np.testing.assert_allclose(process.sqrt_alphas_cumprod[-1], mean, rtol=1e-6)
+    np.testing.assert_allclose(process.sqrt_one_minus_alphas_cumprod[-1] ** 2, variance, rtol=1e-6)
+
+
+@settings(deadline=None, max_examples=30)
+@given(t=st.integers(1, 999), x_0=st.floats(-1, 1), x_t=st.floats(-3, 3))
+def test_posterior_is_bayes_rule(t, x_0, x_t):
+    """Eqs. 6 and 7 against the product of the two Gaussians q(x_t | x_{t-1}) q(x_{t-1} | x_0)."""
+    betas = np.linspace(1e-4, 0.02, 1000)
+    before = np.prod(1.0 - betas[:t])
+    precision = (1.0 - betas[t]) / betas[t] + 1.0 / (1.0 - before)
+    mean = (np.sqrt(1.0 - betas[t]) / betas[t] * x_t + np.sqrt(before) / (1.0 - before) * x_0) / precision
+    shape = (1, 1, 1, 1)
+    actual, variance, _ = diffusion.q_posterior(
+        linear(), x_0=jnp.full(shape, x_0), x_t=jnp.full(shape, x_t), t=jnp.array([t])
+    )
+    np.testing.assert_allclose(variance.item(), 1.0 / precision, rtol=1e-4)
+    np.testing.assert_allclose(actual.item(), mean, rtol=1e-4, atol=1e-5)
+
+
+def test_the_true_noise_gives_back_x_0():
+    x_0 = np.random.default_rng(1).uniform(-1, 1, (2, 4, 4, 3)).astype(np.float32)
+    eps = np.random.default_rng(2).standard_normal(x_0.shape).astype(np.float32)
+    t, process = np.array([3, 700]), linear()
+    x_t = diffusion.q_sample(process, x_0=x_0, t=t, eps=eps)
+    np.testing.assert_allclose(diffusion.predict_x_0_from_eps(process, x_t=x_t, t=t, eps=eps), x_0, atol=1e-4)
+    assert np.all(diffusion.training_losses(process, lambda x, t: eps, x_0=x_0, t=t, eps=eps) == 0.0)
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        (dict(mean_type="epsilon"), "Unknown mean_type 'epsilon'; choose one of eps"),
+        (dict(var_type="large"), "Unknown var_type 'large'"),
+        (dict(loss_type="l1"), "Unknown loss_type 'l1'"),
+    ],
+)
+def test_unknown_choices_are_refused(choices, message):
+    with pytest.raises(ValueError, match=message):
+        linear(**choices)
+
+
+def test_impossible_betas_are_refused():
+    with pytest.raises(ValueError, match=r"betas must be at least 2 numbers in \(0, 1\]"):
+        diffusion.make_process(np.array([0.1, 1.5]))
+    with pytest.raises(ValueError, match="jsd"):
+        diffusion.make_process(beta_schedule("jsd", 10))
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    x_0 = jnp.zeros((2, 4, 4, 3))
+    with pytest.raises(AssertionError):
+        diffusion.q_sample(linear(), x_0=x_0, t=jnp.zeros(3, int), eps=x_0)
+    with pytest.raises(AssertionError):
+        diffusion.q_sample(linear(), x_0=x_0, t=jnp.zeros(2, int), eps=x_0[:1])
+    with pytest.raises(AssertionError):
+        diffusion.p_mean_variance(linear(), model_output=jnp.zeros((2, 4, 4, 6)), x_t=x_0, t=jnp.zeros(2, int))
