@@ -1,0 +1,206 @@
+"""The U-Net of Ho et al. 2020 (Appendix B), in Flax linen.
+
+The architecture of the official release (diffusion_tf/models/unet.py), so that its weights fit: residual blocks with
+group norm, the timestep added between the two convolutions of each, single-head self-attention at chosen resolutions
+and always in the middle. Submodules carry the official names, joined by `_` (`interop.tf1` maps the rest).
+"""
+
+import functools
+import math
+from typing import Any
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddpm_jax.convolution import conv_for_training
+
+GROUPS = 32  # of every group norm
+
+
+def _init(scale: float = 1.0) -> nn.initializers.Initializer:
+    return nn.initializers.variance_scaling(scale, "fan_avg", "uniform")
+
+
+# Weights of the last layer of each branch start near, but not at, zero: official scale 1e-10.
+_NEAR_ZERO = _init(1e-10)
+
+# Two-pass statistics, in float32 whatever the compute dtype; contrib's epsilon.
+_norm = functools.partial(nn.GroupNorm, num_groups=GROUPS, epsilon=1e-6, use_fast_variance=False)
+_dense = functools.partial(nn.Dense, kernel_init=_init())
+
+
+def _conv3x3(out_ch: int, *, train: bool, **options: Any) -> nn.Conv:
+    # SAME: a stride of 2 pads an even size after, not before (TensorFlow's rule).
+    options = dict(kernel_init=_init(), conv_general_dilated=conv_for_training if train else None) | options
+    return nn.Conv(out_ch, kernel_size=(3, 3), padding="SAME", **options)
+
+
+def timestep_embedding(t: jax.Array, dim: int) -> jax.Array:
+    """Sinusoidal position embedding (Vaswani et al. 2017) of the timestep, as the official `get_timestep_embedding`.
+
+    Args:
+        t: [B] timesteps.
+        dim: width, at least 4; an odd width ends in a column of zeros.
+
+    Returns:
+        [B, dim] float32: sines, then cosines, at frequencies from 1 down to 1/10000 in geometric steps.
+    """
+    chex.assert_rank(t, 1)
+    half = dim // 2
+    if half < 2:
+        raise ValueError(f"A timestep embedding needs dim >= 4; got {dim}.")
+    frequencies = jnp.asarray(np.exp(-math.log(10000.0) * np.arange(half) / (half - 1)), jnp.float32)
+    angles = t.astype(jnp.float32)[:, None] * frequencies[None, :]  # [B, half]
+    return jnp.pad(jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1), ((0, 0), (0, dim % 2)))
+
+
+class ResnetBlock(nn.Module):
+    """Two 3x3 convolutions with the timestep added between them; [B, H, W, in] -> [B, H, W, out_ch]."""
+
+    out_ch: int
+    dropout: float = 0.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, temb: jax.Array, train: bool = False) -> jax.Array:
+        """x [B, H, W, in], temb [B, any]; with `train`, dropout needs an rng named 'dropout'."""
+        h = nn.swish(_norm(dtype=self.dtype, name="norm1")(x))
+        h = _conv3x3(self.out_ch, train=train, dtype=self.dtype, name="conv1")(h)
+        h += _dense(self.out_ch, dtype=self.dtype, name="temb_proj")(nn.swish(temb))[:, None, None, :]
+        h = nn.swish(_norm(dtype=self.dtype, name="norm2")(h))
+        h = nn.Dropout(self.dropout, deterministic=not train)(h)
+        h = _conv3x3(self.out_ch, train=train, dtype=self.dtype, kernel_init=_NEAR_ZERO, name="conv2")(h)
+        if x.shape[-1] != self.out_ch:
+            x = _dense(self.out_ch, dtype=self.dtype, name="nin_shortcut")(x)
+        return x + h
+
+
+class AttnBlock(nn.Module):
+    """Single-head self-attention over all pixels; [B, H, W, C] -> [B, H, W, C]."""
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Adds to each pixel what it attends to."""
+        b, h, w, c = x.shape
+        normed = _norm(dtype=self.dtype, name="norm")(x)
+        q, k, v = (
+            _dense(c, dtype=self.dtype, name=name)(normed).reshape(b, h * w, 1, c) for name in ("q", "k", "v")
+        )  # [B, H*W, 1 head, C]
+        attended = jax.nn.dot_product_attention(q, k, v).reshape(b, h, w, c)  # softmax in float32
+        return x + _dense(c, dtype=self.dtype, kernel_init=_NEAR_ZERO, name="proj_out")(attended)
+
+
+class Downsample(nn.Module):
+    """A 3x3 convolution of stride 2; [B, H, W, C] -> [B, H/2, W/2, C]."""
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Halves height and width, which must be even."""
+        return _conv3x3(x.shape[-1], train=train, strides=(2, 2), dtype=self.dtype, name="conv")(x)
+
+
+class Upsample(nn.Module):
+    """Each pixel twice in both directions, then a 3x3 convolution; [B, H, W, C] -> [B, 2H, 2W, C]."""
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Doubles height and width."""
+        x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+        return _conv3x3(x.shape[-1], train=train, dtype=self.dtype, name="conv")(x)
+
+
+class UNet(nn.Module):
+    """`denoise_fn` with parameters: (x [B, H, W, C], t [B]) -> [B, H, W, out_ch] float32.
+
+    Attributes:
+        out_ch: channels of the output: those of the image, or twice as many with learned variances.
+        ch: channels at full resolution, a multiple of 32.
+        ch_mult: channels at each resolution, as multiples of `ch`; the image halves between one and the next.
+        num_res_blocks: residual blocks a resolution on the way down (one more on the way up).
+        attn_resolutions: heights in pixels at which each residual block is followed by self-attention.
+        dropout: rate between the convolutions of a residual block, in [0, 1).
+        dtype: of the computation, float32 or bfloat16; parameters, norm statistics and softmax are float32.
+        remat: recompute each block in the backward pass instead of keeping its activations.
+    """
+
+    out_ch: int
+    ch: int
+    ch_mult: tuple[int, ...]
+    num_res_blocks: int
+    attn_resolutions: tuple[int, ...]
+    dropout: float = 0.0
+    dtype: Any = jnp.float32
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, t: jax.Array, *, train: bool = False) -> jax.Array:
+        """Predicts from x_t [B, H, W, C] and t [B] int32; with `train`, dropout needs an rng named 'dropout'.
+
+        Raises:
+            ValueError: while tracing, if H or W is not divisible by the down-sampling or a width by 32.
+        """
+        chex.assert_rank(x, 4)
+        chex.assert_shape(t, x.shape[:1])
+        self._check_sizes(*x.shape[1:3])
+        resnet = nn.remat(ResnetBlock, static_argnums=(3,)) if self.remat else ResnetBlock
+        attn = nn.remat(AttnBlock) if self.remat else AttnBlock
+
+        def residual(h: jax.Array, name: str, mult: int) -> jax.Array:
+            return resnet(self.ch * mult, self.dropout, self.dtype, name=name)(h, temb, train)
+
+        def attend(h: jax.Array, name: str) -> jax.Array:
+            return attn(self.dtype, name=name)(h) if h.shape[1] in self.attn_resolutions else h
+
+        temb = timestep_embedding(t, self.ch)
+        temb = _dense(4 * self.ch, dtype=self.dtype, name="temb_dense0")(temb)
+        temb = _dense(4 * self.ch, dtype=self.dtype, name="temb_dense1")(nn.swish(temb))  # [B, 4 ch]
+
+        h = _conv3x3(self.ch, train=train, dtype=self.dtype, name="conv_in")(x)
+        skips = [h]
+        for level, mult in enumerate(self.ch_mult):
+            for i in range(self.num_res_blocks):
+                h = residual(h, f"down_{level}_block_{i}", mult)
+                h = attend(h, f"down_{level}_attn_{i}")
+                skips.append(h)
+            if level + 1 < len(self.ch_mult):
+                h = Downsample(self.dtype, name=f"down_{level}_downsample")(h, train)
+                skips.append(h)
+
+        h = residual(h, "mid_block_1", self.ch_mult[-1])
+        h = attn(self.dtype, name="mid_attn_1")(h)  # whatever attn_resolutions says
+        h = residual(h, "mid_block_2", self.ch_mult[-1])
+
+        for level, mult in reversed(tuple(enumerate(self.ch_mult))):
+            for i in range(self.num_res_blocks + 1):
+                h = residual(jnp.concatenate([h, skips.pop()], axis=-1), f"up_{level}_block_{i}", mult)
+                h = attend(h, f"up_{level}_attn_{i}")
+            if level > 0:
+                h = Upsample(self.dtype, name=f"up_{level}_upsample")(h, train)
+
+        h = nn.swish(_norm(dtype=self.dtype, name="norm_out")(h))
+        h = _conv3x3(self.out_ch, train=train, dtype=self.dtype, kernel_init=_NEAR_ZERO, name="conv_out")(h)
+        return h.astype(jnp.float32)
+
+    def _check_sizes(self, height: int, width: int) -> None:
+        for mult in self.ch_mult:
+            if self.ch * mult % GROUPS:
+                raise ValueError(
+                    f"model.ch={self.ch} times {mult} of ch_mult={self.ch_mult} is not a multiple of {GROUPS}, the "
+                    f"number of norm groups; try ch={max(1, round(self.ch / GROUPS)) * GROUPS}."
+                )
+        factor = 2 ** (len(self.ch_mult) - 1)
+        if height % factor or width % factor:
+            fitting = tuple(max(1, round(size / factor)) * factor for size in (height, width))
+            raise ValueError(
+                f"Images of {height}x{width} cannot be halved {len(self.ch_mult) - 1} times (ch_mult={self.ch_mult}); "
+                f"the nearest size that can is {fitting[0]}x{fitting[1]}: set data.image_size={fitting}."
+            )

@@ -1,0 +1,176 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from ddpm_jax import unet
+from ddpm_jax.interop.tf1 import params_from_tf
+from ddpm_jax.unet import UNet
+
+
+def small(**changes):
+    settings = dict(out_ch=3, ch=32, ch_mult=(1, 2), num_res_blocks=1, attn_resolutions=(8,)) | changes
+    return UNet(**settings)
+
+
+def golden_params(arrays, prefix="params/"):
+    return params_from_tf({key.removeprefix(prefix): arrays[key] for key in arrays.files if key.startswith(prefix)})
+
+
+@pytest.mark.parametrize("settings", [{}, dict(remat=True)])
+@pytest.mark.parametrize("train", [False, True])
+def test_the_network_equals_the_official_one(golden, settings, train):
+    arrays = golden("unet_small")
+    apply = jax.jit(small(**settings).apply, static_argnames="train")
+    output = apply({"params": golden_params(arrays)}, arrays["input"], arrays["t"], train=train)
+    assert output.dtype == jnp.float32
+    np.testing.assert_allclose(output, arrays["output"], rtol=0, atol=1e-4)
+
+
+def test_the_initializers_have_the_official_limits(golden):
+    arrays = golden("unet_small")
+    limits = dict(zip(arrays["variable_names"], arrays["init_limit"], strict=True))
+    params = jax.jit(small().init)(jax.random.key(0), arrays["input"], arrays["t"])["params"]
+    ours = flatten_dict(params)
+    assert sum(array.size for array in ours.values()) == arrays["num_params"]
+    paths = flatten_dict(params_from_tf({name: np.full(1, limit) for name, limit in limits.items()}))
+    assert ours.keys() == paths.keys()
+    for path, limit in paths.items():
+        array = np.asarray(ours[path])
+        if path[-1] == "scale":
+            assert np.all(array == 1.0)
+        elif path[-1] == "bias":
+            assert np.all(array == 0.0)
+        else:  # uniform in [-limit, limit]: its largest value and its deviation
+            assert 0.97 * limit[0] < np.abs(array).max() <= limit[0] * (1 + 1e-6)
+            np.testing.assert_allclose(array.std(), limit[0] / np.sqrt(3), rtol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("attn_block", unet.AttnBlock),
+        ("resnet_block", lambda: unet.ResnetBlock(96)),
+        ("resnet_block_same", lambda: unet.ResnetBlock(64)),
+        ("downsample_conv", unet.Downsample),
+        ("upsample_conv", unet.Upsample),
+    ],
+)
+def test_the_blocks_equal_the_official_ones(golden, name, make):
+    arrays = golden("layers")
+    prefix = f"params/{name}/"
+    variables = {f"block/{key.removeprefix(prefix)}": arrays[key] for key in arrays.files if key.startswith(prefix)}
+    params = params_from_tf(variables)["block"]
+    temb = [arrays["temb"]] if name.startswith("resnet") else []
+    output = make().apply({"params": params}, arrays[f"{name}/x"], *temb)
+    np.testing.assert_allclose(output, arrays[f"{name}/y"], rtol=0, atol=5e-5)
+
+
+def test_group_norm_sees_the_official_epsilon(golden):
+    arrays = golden("layers")
+    params = {"scale": arrays["params/group_norm/gamma"], "bias": arrays["params/group_norm/beta"]}
+    output = unet._norm().apply({"params": params}, arrays["group_norm/x"])
+    np.testing.assert_allclose(output, arrays["group_norm/y"], rtol=0, atol=5e-5)
+
+
+@pytest.mark.parametrize("dim", [32, 128, 33])
+def test_timestep_embedding_equals_the_official_one(golden, dim):
+    arrays = golden("timestep_embedding")
+    np.testing.assert_allclose(unet.timestep_embedding(arrays["t"], dim), arrays[f"dim{dim}"], rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("ch", "ch_mult", "size", "count"),
+    [
+        (128, (1, 2, 2, 2), 32, 35_746_307),
+        (128, (1, 1, 2, 2, 4, 4), 256, 113_673_219),
+        (192, (1, 1, 2, 2, 4, 4), 256, 255_677_955),
+    ],
+)
+def test_parameter_counts_of_the_paper_s_networks(ch, ch_mult, size, count):
+    model = UNet(3, ch, ch_mult, num_res_blocks=2, attn_resolutions=(16,))
+    x, t = jnp.zeros((1, size, size, 3)), jnp.zeros((1,), jnp.int32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), x, t)
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
+
+
+@pytest.mark.parametrize(("height", "width", "channels"), [(8, 12, 1), (16, 4, 4), (6, 2, 2)])
+def test_any_size_that_halves_and_any_number_of_channels(height, width, channels):
+    x = jax.random.normal(jax.random.key(0), (2, height, width, channels))
+    model = small(out_ch=channels)
+    variables = jax.jit(model.init)(jax.random.key(1), x, jnp.zeros(2, jnp.int32))
+    assert model.apply(variables, x, jnp.array([0, 5])).shape == x.shape
+
+
+def test_images_in_a_batch_do_not_see_each_other(golden):
+    arrays = golden("unet_small")
+    variables = {"params": golden_params(arrays)}
+    alone = small().apply(variables, arrays["input"][1:], arrays["t"][1:])
+    np.testing.assert_allclose(alone[0], arrays["output"][1], atol=1e-4)
+
+
+def test_bfloat16_computes_near_float32_and_keeps_float32_parameters(golden):
+    arrays = golden("unet_small")
+    params, model = golden_params(arrays), small(dtype=jnp.bfloat16)
+    output = jax.jit(model.apply)({"params": params}, arrays["input"], arrays["t"])
+    assert output.dtype == jnp.float32
+    error = np.abs(output - arrays["output"]).max() / np.abs(arrays["output"]).max()
+    assert 1e-4 < error < 0.1  # bfloat16 has 8 bits: not exact, not far
+    fresh = jax.jit(model.init)(jax.random.key(0), arrays["input"], arrays["t"])
+    assert {leaf.dtype for leaf in jax.tree.leaves(fresh)} == {jnp.dtype(jnp.float32)}
+
+
+def test_dropout_acts_in_training_alone(golden):
+    arrays = golden("unet_small")
+    variables, model = {"params": golden_params(arrays)}, small(dropout=0.5)
+
+    def train(seed):
+        return model.apply(variables, arrays["input"], arrays["t"], train=True, rngs={"dropout": jax.random.key(seed)})
+
+    np.testing.assert_array_equal(train(0), train(0))
+    assert np.abs(train(0) - train(1)).max() > 0.1
+    np.testing.assert_allclose(model.apply(variables, arrays["input"], arrays["t"]), arrays["output"], atol=1e-4)
+
+
+def test_remat_keeps_the_gradients(golden):
+    arrays = golden("unet_small")
+    params = golden_params(arrays)
+
+    def grads(model):
+        return jax.jit(jax.grad(lambda p: model.apply({"params": p}, arrays["input"], arrays["t"], train=True).sum()))(
+            params
+        )
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3), grads(small()), grads(small(remat=True))
+    )
+
+
+def test_the_network_can_be_differentiated_forwards(golden):
+    """Outside training; its convolution in training is reverse-mode only."""
+    arrays = golden("unet_small")
+    variables, x, t = {"params": golden_params(arrays)}, arrays["input"], arrays["t"]
+    direction = np.random.default_rng(0).standard_normal(x.shape).astype(np.float32)
+    _, slope = jax.jvp(lambda x: small().apply(variables, x, t), (x,), (direction,))
+    step = 1e-2
+    ahead, behind = (small().apply(variables, x + sign * step * direction, t) for sign in (1, -1))
+    np.testing.assert_allclose(slope, (ahead - behind) / (2 * step), atol=0.02 * float(np.abs(slope).max()))
+
+
+@pytest.mark.parametrize(
+    ("settings", "size", "message"),
+    [
+        ({}, (9, 8), r"9x8 cannot be halved 1 times.*nearest size that can is 8x8.*data.image_size=\(8, 8\)"),
+        (dict(ch_mult=(1, 1, 1, 1)), (28, 28), r"nearest size that can is 32x32"),
+        (dict(ch=40), (8, 8), "model.ch=40 .* multiple of 32.*try ch=32"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_what_would(settings, size, message):
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(small(**settings).init, jax.random.key(0), jnp.zeros((1, *size, 3)), jnp.zeros(1, jnp.int32))
+
+
+def test_a_timestep_embedding_too_narrow_is_refused():
+    with pytest.raises(ValueError, match="dim >= 4; got 3"):
+        unet.timestep_embedding(jnp.zeros(1), 3)
