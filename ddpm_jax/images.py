@@ -1,0 +1,51 @@
+"""Pixels: uint8 0..255 on disk and on the wire, float32 [-1, 1] in the library, and pictures of many images."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+def from_uint8(pixels: jax.Array) -> jax.Array:
+    """uint8 0..255 to float32 [-1, 1]: pixel / 127.5 - 1, as the official code."""
+    return jnp.asarray(pixels, jnp.float32) / 127.5 - 1.0
+
+
+def to_uint8(x: jax.Array) -> jax.Array:
+    """Float [-1, 1] to the nearest uint8; what lies outside is clipped. The inverse of `from_uint8`."""
+    return jnp.round(jnp.clip((x + 1.0) * 127.5, 0.0, 255.0)).astype(jnp.uint8)
+
+
+def grid(pixels: np.ndarray, *, columns: int = 0, min_size: int = 512, gap: int = 1) -> np.ndarray:
+    """Lays images out in rows, small ones enlarged by whole pixels so that a person sees them.
+
+    Args:
+        pixels: [N, H, W, C] uint8.
+        columns: images a row; 0: as square as can be.
+        min_size: enlarge until the picture is about this wide, in pixels.
+        gap: white pixels between images, before enlarging.
+
+    Returns:
+        [height, width, C] uint8.
+    """
+    n, h, w, c = pixels.shape
+    columns = columns or int(np.ceil(np.sqrt(n)))
+    rows = -(-n // columns)
+    picture = np.full((rows * (h + gap) + gap, columns * (w + gap) + gap, c), 255, np.uint8)
+    for i, image in enumerate(pixels):
+        top, left = gap + i // columns * (h + gap), gap + i % columns * (w + gap)
+        picture[top : top + h, left : left + w] = image
+    scale = max(1, round(min_size / picture.shape[1]))
+    return picture.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def save_png(path: Path, picture: np.ndarray) -> None:
+    """Writes a picture [H, W, C] uint8 as PNG; of two or more than four channels, the first alone."""
+    mode = _MODES.get(picture.shape[-1], "L")
+    array = picture if mode in ("RGB", "RGBA") else picture[..., 0]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
