@@ -1,0 +1,66 @@
+"""Data sets, from disk to the uint8 batch of step s.
+
+`load` opens a split of the embedded digits, of a folder or tar of images, or of a TFDS data set, brings every image to
+one size, and keeps all of them in memory where they fit. `batches` yields them from any step on: the global batch of
+step s is a function of (seed, s) alone, so a run that stops and resumes has no iterator state to save.
+
+    decode.py     an encoded image -> uint8 [H, W, C]
+    digits.py, image_folder.py, tfds.py     the three kinds of data set -> encoded images and labels
+    source.py     in memory or streamed; broken images
+    order.py      (seed, step) -> indices
+    batching.py   indices -> batches
+    prepare.py    the command that writes a TFDS data set to disk
+"""
+
+from ddpm_jax.data.batching import Batch, batches
+from ddpm_jax.data.decode import check_geometry
+from ddpm_jax.data.digits import open_digits
+from ddpm_jax.data.image_folder import open_image_folder
+from ddpm_jax.data.order import batch_indices
+from ddpm_jax.data.source import BrokenImages, Source, load_into_memory
+from ddpm_jax.data.tfds import open_tfds
+
+__all__ = ["Batch", "Source", "batch_indices", "batches", "load"]
+
+
+def load(
+    name: str,
+    *,
+    split: str = "train",
+    data_dir: str = "",
+    image_size: tuple[int, int],
+    channels: int,
+    memory_limit_gib: float,
+) -> Source:
+    """Opens one split of a data set.
+
+    Args:
+        name: 'digits', 'image_folder', or the name of a TFDS data set, such as 'cifar10' or 'lsun/bedroom'.
+        split: 'train', 'test', or whatever else the data set has; TFDS also takes slices such as 'train[:90%]'.
+        data_dir: for 'image_folder', the folder or tar; for TFDS, where it was prepared ('' for its default).
+        image_size: (H, W) to crop and resize to.
+        channels: C: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA.
+        memory_limit_gib: a data set whose pixels take more than this, decoded, is streamed.
+
+    Raises:
+        ValueError: for an unknown name or split, an impossible size, no images, or more than 1 % broken ones.
+        FileNotFoundError: if there is nothing at `data_dir`, or the data set has not been prepared.
+    """
+    check_geometry(image_size=image_size, channels=channels)
+    if name == "digits":
+        records = open_digits(split)
+    elif name == "image_folder":
+        records = open_image_folder(data_dir, split=split)
+    else:
+        records = open_tfds(name, split=split, data_dir=data_dir)
+    image_shape = (*image_size, channels)
+    size_gib = records.size * image_size[0] * image_size[1] * channels / 2**30
+    if size_gib <= memory_limit_gib:
+        return load_into_memory(records, image_shape=image_shape)
+    if records.read is None:
+        raise ValueError(
+            f"{data_dir!r} is compressed and can only be read from front to back, and its {records.size} images take "
+            f"{size_gib:.3g} GiB decoded, more than memory_limit_gib={memory_limit_gib:g}: unpack it "
+            "(to a folder or a plain .tar) or raise the limit."
+        )
+    return Source(image_shape, records.class_names, BrokenImages(records.size), records=records)

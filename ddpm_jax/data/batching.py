@@ -1,0 +1,84 @@
+"""The endless stream of batches, from any step on."""
+
+import itertools
+import os
+import sys
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from ddpm_jax.data.order import batch_indices, indices_at
+from ddpm_jax.data.source import Source
+
+_NUM_THREADS = min(16, 4 + (os.cpu_count() or 1))  # some wait for the disk while the others decode
+
+
+class Batch(NamedTuple):
+    """The rows of a global batch that this process holds: uint8 [b, H, W, C] and int32 [b]."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+def batches(
+    source: Source,
+    *,
+    seed: int,
+    batch_size: int,
+    start_step: int,
+    num_steps: int | None = None,
+    rows: slice = slice(None),
+) -> Iterator[Batch]:
+    """Yields the batch of step `start_step`, the next one, and so on.
+
+    The global batch of a step is a function of `seed` and the step alone (see `order`), in memory or streamed.
+    Closing the iterator stops the threads that read ahead.
+
+    Args:
+        source: from `load`.
+        seed: of the order, at least 0.
+        batch_size: B, of the global batch; may be larger than the data set.
+        start_step: the first step, at least 0.
+        num_steps: how many batches; None for no end.
+        rows: which rows of the global batch to read: a process reads its own only.
+
+    Raises:
+        ValueError: at once, if an argument is out of range; while reading, if more than 1 % of the images are broken.
+    """
+    if num_steps is not None and num_steps < 0:
+        raise ValueError(f"num_steps={num_steps} must be 0 or more, or None for no end.")
+    batch_indices(len(source), seed=seed, step=start_step, batch_size=batch_size)  # raises what there is to raise
+    local_rows = np.arange(batch_size, dtype=np.int64)[rows]  # [b]
+    if not local_rows.size:
+        raise ValueError(f"rows={rows} selects nothing from a batch of {batch_size}.")
+    steps = itertools.count(start_step) if num_steps is None else range(start_step, start_step + num_steps)
+    if source.in_memory:
+        return (
+            Batch(*source.read(batch_indices(len(source), seed=seed, step=step, batch_size=batch_size)[rows]))
+            for step in steps
+        )
+    first_positions = start_step * batch_size + local_rows  # [b], in the endless sequence
+    return _streamed(source, seed=seed, positions=first_positions, stride=batch_size, num_steps=num_steps)
+
+
+def _streamed(
+    source: Source, *, seed: int, positions: np.ndarray, stride: int, num_steps: int | None
+) -> Iterator[Batch]:
+    """Reads ahead in Grain's threads: `positions` of the endless sequence, then each of them `stride` on, and so on."""
+    import grain
+
+    def element(i: int) -> Batch:
+        step, row = divmod(i, len(positions))
+        position = positions[row : row + 1] + step * stride  # [1]
+        index = indices_at(position, num_images=len(source), seed=seed)[0]
+        return Batch(*source.read_one(int(index)))
+
+    num_elements = sys.maxsize if num_steps is None else num_steps * len(positions)
+    read_ahead = grain.ReadOptions(num_threads=_NUM_THREADS, prefetch_buffer_size=max(_NUM_THREADS, 2 * len(positions)))
+    dataset = grain.MapDataset.range(num_elements).map(element).to_iter_dataset(read_ahead)
+    iterator = iter(dataset.batch(len(positions), drop_remainder=True))
+    try:
+        yield from iterator
+    finally:
+        iterator.close()

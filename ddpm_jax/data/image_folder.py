@@ -1,0 +1,166 @@
+"""A folder or a tar of images -> encoded images and labels.
+
+The tree is read the same way in both. A top folder named as the split (train/, test/, ...) is the split; without such
+folders all of the tree is, for any split. Folders inside it are the classes, sorted by name; whatever lies deeper
+belongs to the class above it. A single root folder around everything is looked through.
+A tar is never unpacked: a plain one is read in place, a compressed one from front to back.
+"""
+
+import functools
+import logging
+import lzma
+import os
+import posixpath
+import tarfile
+import weakref
+import zlib
+from collections.abc import Iterator
+
+from ddpm_jax.data.decode import EXTENSIONS
+from ddpm_jax.data.source import Record, Records
+
+_log = logging.getLogger(__name__)
+_SPLITS = ("train", "test", "val", "valid", "validation")
+_MAX_FILE_BYTES = 2**29  # What Pillow agrees to decode has up to 2^28 bytes in 8-bit RGB.
+
+
+def open_image_folder(data_dir: str, *, split: str) -> Records:
+    """Lists the images of a split; their order is that of their paths, in a folder and in a tar alike.
+
+    Raises:
+        FileNotFoundError: if there is nothing at `data_dir`.
+        ValueError: if `data_dir` is empty or neither a folder nor a tar, holds no images or not this split, or has
+            images beside its class folders.
+    """
+    if not data_dir:
+        raise ValueError("image_folder needs data_dir: a folder, or a .tar, .tar.gz or .tar.xz, of images.")
+    path = os.path.expanduser(data_dir)
+    if os.path.isdir(path):
+        return _open_folder(path, split=split)
+    if os.path.isfile(path):
+        return _open_tar(path, split=split)
+    raise FileNotFoundError(f"data_dir={data_dir!r} does not exist; it must be a folder or a tar of images.")
+
+
+def _is_image(path: str) -> bool:
+    """By the name alone; hidden files are none, nor what macOS leaves in archives."""
+    parts = path.split("/")
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    return not hidden and posixpath.splitext(parts[-1])[1].lower() in EXTENSIONS
+
+
+def _select(paths: list[str], *, split: str, where: str) -> tuple[list[str], list[str]]:
+    """The image paths of a split, sorted, and the class of each ('' for all if there are no class folders)."""
+    trees = sorted(path.split("/") for path in paths if _is_image(path))
+    if not trees:
+        raise ValueError(f"{where!r} holds no images: no file in it ends in one of {' '.join(EXTENSIONS)}.")
+    depth = 0  # of the folder that holds the classes
+    tops = {tree[0] for tree in trees if len(tree) > 1}
+    known = {split, *_SPLITS}
+    if len(tops) == 1 and not tops & known and all(len(tree) > 2 for tree in trees):
+        depth = 1
+        tops = {tree[1] for tree in trees if len(tree) > 2}
+    splits = sorted(tops & known)
+    if splits:
+        trees = [tree for tree in trees if len(tree) > depth + 1 and tree[depth] == split]
+        depth += 1
+    if not trees:
+        raise ValueError(f"{where!r} has no split {split!r}; it has {', '.join(splits)}.")
+    classes = [tree[depth] if len(tree) > depth + 1 else "" for tree in trees]
+    if "" in classes and any(classes):
+        first = "/".join(trees[classes.index("")])
+        raise ValueError(
+            f"{where!r} has {classes.count('')} images beside its class folders (first: {first}); move them into one."
+        )
+    return ["/".join(tree) for tree in trees], classes
+
+
+def _labels(classes: list[str]) -> tuple[tuple[str, ...], list[int]]:
+    """The class names, sorted, and the label of each image; no names and zeros if there are no classes."""
+    class_names = tuple(sorted(set(classes) - {""}))
+    label_of = {name: label for label, name in enumerate(class_names)}
+    return class_names, [label_of.get(name, 0) for name in classes]
+
+
+def _walk(root: str, below: str = "", seen: frozenset[str] = frozenset()) -> Iterator[str]:
+    """The paths of all files under `root`, relative to it; follows links, but none back to a folder above."""
+    folder = os.path.join(root, below)
+    real_path = os.path.realpath(folder)
+    if real_path in seen:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            path = posixpath.join(below, entry.name)
+            if entry.is_dir():
+                yield from _walk(root, path, seen | {real_path})
+            elif entry.is_file():  # not a pipe, which would block whoever opens it
+                yield path
+
+
+def _open_folder(root: str, *, split: str) -> Records:
+    paths, classes = _select(list(_walk(root)), split=split, where=root)
+    class_names, labels = _labels(classes)
+
+    def read(i: int) -> Record:
+        with open(os.path.join(root, paths[i]), "rb") as file:
+            return Record(file.read(), labels[i])
+
+    return Records(size=len(paths), class_names=class_names, name=lambda i: os.path.join(root, paths[i]), read=read)
+
+
+def _list_tar(path: str, *, mode: str) -> dict[str, tuple[int, int]]:
+    """Where the data of each file lies in the (unpacked) archive: name -> (offset, bytes)."""
+    files, refused = {}, []
+    with tarfile.open(path, mode) as tar:
+        for member in tar:
+            name = posixpath.normpath(member.name)
+            leads_out = name.startswith(("/", "../")) or name == ".."
+            if member.isreg() and not member.issparse() and not leads_out and member.size <= _MAX_FILE_BYTES:
+                files[name] = (member.offset_data, member.size)  # of two of the same name the last counts, as in tar
+            elif not member.isdir():
+                refused.append(member.name)
+        # Iterating ends as quietly at a header that is cut or wrong as at the zeros that end an archive.
+        tar.fileobj.seek(tar.offset)
+        if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("no end-of-archive mark after the last file: it may have been cut short")
+    if refused:
+        _log.warning(
+            "%s: ignored %d members: links, devices, sparse or huge files, and paths that lead out of it (first: %s).",
+            *(path, len(refused), refused[0]),
+        )
+    return files
+
+
+def _open_tar(path: str, *, split: str) -> Records:
+    try:
+        try:
+            files, compressed = _list_tar(path, mode="r:"), False
+        except tarfile.ReadError:
+            files, compressed = _list_tar(path, mode="r:*"), True
+    except (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error) as error:
+        reason = str(error).split("\n")[0].rstrip(":")
+        raise ValueError(f"{path!r} is not a folder, nor a whole and readable tar of images ({reason}).") from error
+    paths, classes = _select(list(files), split=split, where=path)
+    class_names, labels = _labels(classes)
+    places = [files[name] for name in paths]
+    records = functools.partial(Records, size=len(paths), class_names=class_names, name=lambda i: f"{path}:{paths[i]}")
+    if compressed:
+        return records(read=None, scan=functools.partial(_scan_tar, path, places=places, labels=labels))
+    descriptor = os.open(path, os.O_RDONLY)
+
+    def read(i: int) -> Record:
+        offset, size = places[i]
+        return Record(os.pread(descriptor, size, offset), labels[i])  # no file position that threads would share
+
+    weakref.finalize(read, os.close, descriptor)
+    return records(read=read)
+
+
+def _scan_tar(path: str, *, places: list[tuple[int, int]], labels: list[int]) -> Iterator[tuple[int, Record]]:
+    """Reads the files at `places` in the order in which they lie in a compressed archive."""
+    index_at = {offset: i for i, (offset, _) in enumerate(places)}
+    with tarfile.open(path) as tar:
+        for member in tar:
+            i = index_at.get(member.offset_data)
+            if i is not None and member.size == places[i][1]:
+                yield i, Record(tar.extractfile(member).read(), labels[i])

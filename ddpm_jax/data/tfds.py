@@ -1,0 +1,114 @@
+"""A TFDS data set, prepared as array_record -> encoded images and labels. Reading it needs no TensorFlow."""
+
+import difflib
+import os
+import re
+import shlex
+from typing import Any
+
+import numpy as np
+
+from ddpm_jax.data.source import Record, Records
+
+
+def prepare_command(name: str, *, data_dir: str) -> str:
+    """The command line that prepares a data set."""
+    command = f"python -m ddpm_jax.data prepare {shlex.quote(name)}"
+    return command + (f" --data_dir={shlex.quote(data_dir)}" if data_dir else "")
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error, without the line breaks and the final stop that TFDS puts there."""
+    return " ".join(str(error).split()).rstrip(".")
+
+
+def open_builder(name: str, *, data_dir: str, **kwargs: Any) -> Any:
+    """Finds a data set by name, prepared or not: a `tfds.core.DatasetBuilder`.
+
+    Args:
+        name: as TFDS names it, 'name[/config][:version]'.
+        data_dir: the root of prepared data sets ('' for TFDS's default), or the folder of this one version.
+        **kwargs: for `tfds.builder`.
+
+    Raises:
+        ValueError: if TFDS has no such data set, or cannot open it.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        if os.path.isfile(os.path.join(data_dir, "dataset_info.json")):
+            builder = tfds.builder_from_directory(data_dir)
+            if builder.name != re.split("[/:]", name)[0]:
+                raise ValueError(f"the data set in {data_dir!r} is {builder.name!r}")
+            return builder
+        return tfds.builder(name, data_dir=data_dir or None, **kwargs)
+    except tfds.core.DatasetNotFoundError:
+        # Community data sets are left out, as to list them needs TensorFlow.
+        known = ["digits", "image_folder", *tfds.list_builders(with_community_datasets=False)]
+        near = difflib.get_close_matches(name.split("/")[0], known)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ", digits or image_folder."
+        raise ValueError(f"{name!r} is not a data set that TFDS knows or that lies in data_dir{hint}") from None
+    except (ValueError, AssertionError) as error:
+        raise ValueError(f"TFDS cannot open {name!r}: {one_line(error)}.") from error
+
+
+def wrong_format(name: str, builder: Any) -> str:
+    """The sentence about a data set that was prepared, but not as array_record."""
+    return (
+        f"{name!r} in {str(builder.data_dir)!r} was prepared as {builder.info.file_format.value}, which cannot be read "
+        f"without TensorFlow; prepare it as array_record in another folder: {prepare_command(name, data_dir='DIR')}"
+    )
+
+
+def _check_image_feature(name: str, features: Any) -> None:
+    """Raises ValueError unless `features` has an 'image' of 8 or 16 bits."""
+    import tensorflow_datasets as tfds
+
+    if "image" not in features:
+        raise ValueError(f"{name!r} has no 'image' feature; it has {', '.join(sorted(features))}.")
+    feature = features["image"]
+    is_file = isinstance(feature, tfds.features.Image) and feature.np_dtype in (np.uint8, np.uint16)
+    is_array = (
+        isinstance(feature, tfds.features.Tensor) and feature.np_dtype == np.uint8 and len(feature.shape) in (2, 3)
+    )
+    if not (is_file or is_array):
+        raise ValueError(f"the 'image' feature of {name!r} is {feature}; it must be a picture of 8 or 16 bits.")
+
+
+def open_tfds(name: str, *, split: str, data_dir: str) -> Records:
+    """Opens a split of a prepared data set.
+
+    Images are fetched encoded, and decoded as those of a folder are. Labels are the feature 'label' where that is a
+    `ClassLabel`, in its own order.
+
+    Raises:
+        FileNotFoundError: if it has not been prepared; the message is the command that does it.
+        ValueError: if TFDS does not know the name or the split, the files are not array_record, or it has no images.
+    """
+    import tensorflow_datasets as tfds
+
+    builder = open_builder(name, data_dir=os.path.expanduser(data_dir))
+    features = builder.info.features
+    _check_image_feature(name, features)
+    if not builder.info.splits:
+        raise FileNotFoundError(
+            f"{name!r} is not prepared in {str(builder.data_dir)!r}; prepare it once with: "
+            f"{prepare_command(name, data_dir=data_dir)}"
+        )
+    encoded = {key: tfds.decode.SkipDecoding() for key in features if isinstance(features[key], tfds.features.Image)}
+    try:
+        rows = builder.as_data_source(split, decoders=encoded or None)
+    except NotImplementedError as error:
+        raise ValueError(wrong_format(name, builder)) from error
+    except ValueError as error:
+        raise ValueError(
+            f"{name!r} has no split {split!r} ({one_line(error)}); it has {', '.join(builder.info.splits)}."
+        ) from error
+    has_classes = "label" in features and isinstance(features["label"], tfds.features.ClassLabel)
+    class_names = tuple(features["label"].names) if has_classes else ()
+
+    def read(i: int) -> Record:
+        row = rows[i]
+        return Record(row["image"], int(row["label"]) if has_classes else 0)
+
+    return Records(size=len(rows), class_names=class_names, name=lambda i: f"{name} {split}[{i}]", read=read)
