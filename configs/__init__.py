@@ -1,0 +1,1 @@
+"""The experiments: `get_config` of each file returns its settings."""

@@ -1,0 +1,64 @@
+"""Every setting, with its default: the paper's CIFAR-10 model (Ho et al. 2020, Section 4 and Appendix B).
+
+An experiment imports this file and changes a few lines. Nothing else holds a default.
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+
+    config.data = ml_collections.ConfigDict()
+    config.data.name = "cifar10"  # 'digits' (embedded), 'image_folder' (a folder or tar), or any TFDS name
+    config.data.data_dir = ""  # of the folder, the tar or the TFDS data sets; '': TFDS' own default
+    config.data.split = "train"
+    config.data.image_size = (32, 32)  # height, width; one number: square
+    config.data.channels = 3  # 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA
+    config.data.flip = True  # mirror images left to right at random
+    config.data.memory_limit_gib = 4.0  # data sets up to this size are held decoded in memory, larger ones streamed
+
+    config.diffusion = ml_collections.ConfigDict()
+    config.diffusion.schedule = "linear"  # see ddpm_jax/schedule.py
+    config.diffusion.num_timesteps = 1000
+    config.diffusion.beta_start = 1e-4
+    config.diffusion.beta_end = 0.02
+    config.diffusion.mean_type = "eps"  # these three: see ddpm_jax/diffusion.py
+    config.diffusion.var_type = "fixedlarge"
+    config.diffusion.loss_type = "mse"
+
+    config.model = ml_collections.ConfigDict()
+    config.model.ch = 128  # these: see ddpm_jax/unet.py
+    config.model.ch_mult = (1, 2, 2, 2)
+    config.model.num_res_blocks = 2
+    config.model.attn_resolutions = (16,)
+    config.model.dropout = 0.1
+    config.model.dtype = "float32"  # or 'bfloat16', of the computation; parameters are float32
+    config.model.remat = False  # save memory by computing activations twice
+
+    config.optim = ml_collections.ConfigDict()
+    config.optim.lr = 2e-4
+    config.optim.warmup_steps = 5000
+    config.optim.clip_norm = 1.0
+    config.optim.ema_decay = 0.9999
+    config.optim.ema_warmup = False  # let the decay rise from 0.1: for runs of fewer than some 50,000 steps
+
+    config.train = ml_collections.ConfigDict()
+    config.train.num_steps = 800_000
+    config.train.batch_size = 128  # global: shared by all devices
+    config.train.seed = 0
+    config.train.steps_per_dispatch = 1  # more is faster for models so small that the dispatch takes longer than a step
+    config.train.log_every = 100  # these five in steps
+    config.train.checkpoint_every = 5000
+    config.train.sample_every = 10_000  # 0: never
+    config.train.keep_period = 50_000  # checkpoints of multiples of this are kept for ever; 0: none
+    config.train.keep = 3  # newest checkpoints
+
+    config.sample = ml_collections.ConfigDict()
+    config.sample.num_samples = 64  # of sample.py, where not given, and of the grids drawn during training
+    config.sample.batch_size = 64
+    config.sample.seed = 0
+    config.sample.clip = True  # the predicted x_0, at every step
+    config.sample.ema = True  # draw with the averaged weights
+
+    return config.lock()

@@ -1,0 +1,166 @@
+"""Checkpoints of a run, by Orbax: asynchronous, atomic, verified, and never silently absent.
+
+The one file that knows Orbax. A checkpoint is a folder `<step>/` with an item for each part that is read alone:
+`params`, `ema_params`, and `optimizer`, the rest of the state. The config lies beside them (`workdir.py`).
+`checksums.json` in it holds the SHA-256 of each file, so that a damaged one is noticed before it is read.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from absl import logging
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from ddpm_jax.training import TrainState
+
+_CHECKSUMS = "checksums.json"
+
+
+class Checkpoints:
+    """The checkpoints that a training run writes into its folder, and continues from.
+
+    Args:
+        directory: made if it is not there.
+        keep: how many of the newest stay.
+        keep_period: those at multiples of it stay for ever; 0: none.
+    """
+
+    def __init__(self, directory: Path, *, keep: int, keep_period: int):
+        policies = [preservation_policy.LatestN(keep)]
+        if keep_period:
+            policies.append(preservation_policy.EveryNSteps(keep_period))
+        self.directory = Path(directory).absolute()
+        self._saving = 0  # the step of the save under way
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
+            cleanup_tmp_directories=True,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
+        )
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def steps(self) -> list[int]:
+        """The steps of all whole checkpoints, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, state: TrainState) -> None:
+        """Starts to save the state of its step in the background; the caller may donate it at once.
+
+        Waits for the save before it, and raises what went wrong there.
+        """
+        self._manager.wait_until_finished()
+        self._saving = int(state.step)
+        args = {name: ocp.args.StandardSave(item) for name, item in _items(state).items()}
+        self._manager.save(self._saving, args=ocp.args.Composite(**args))
+
+    def restore(self, like: TrainState) -> TrainState | None:
+        """The newest state that can be read; None where there is no checkpoint at all.
+
+        A checkpoint that cannot be read is named in a warning, set aside as `unreadable-<step>` beside the others,
+        and the one before it is used.
+
+        Args:
+            like: from `abstract`, with the sharding wanted now; the devices at the time of saving do not matter.
+
+        Raises:
+            ValueError: if there are checkpoints and none can be read: starting from scratch would lose them.
+        """
+        self._manager.wait_until_finished()
+        for step in reversed(self.steps()):
+            try:
+                items = _read(self.directory / str(step), _items(like))
+            except UnreadableError as error:
+                aside = self.directory / f"unreadable-{step}"
+                logging.warning("%s It is set aside as %s.", error, aside.name)
+                os.replace(self.directory / str(step), aside)
+                self._manager.reload()
+            else:
+                return TrainState(params=items["params"], ema_params=items["ema_params"], **items["optimizer"])
+        if unreadable := sorted(path.name for path in self.directory.glob("unreadable-*")):
+            raise ValueError(
+                f"No checkpoint in {self.directory} can be read ({', '.join(unreadable)}). Mend one and give it its "
+                "step as its name again, or start in another --workdir."
+            )
+        return None
+
+    def close(self) -> None:
+        """Waits until what is being saved is whole on disk; raises what went wrong."""
+        self._manager.close()
+
+    def _write_checksums(self) -> None:
+        # Orbax calls this when all items are written, before it renames the folder: so both become visible at once.
+        (folder,) = self.directory.glob(f"{self._saving}.orbax-checkpoint-tmp*")
+        files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+        checksums = {str(path.relative_to(folder)): _checksum(path) for path in files}
+        (folder / _CHECKSUMS).write_text(json.dumps(checksums, indent=1))
+
+
+class UnreadableError(ValueError):
+    """A checkpoint is damaged."""
+
+
+def abstract(tree: Any, sharding: jax.sharding.Sharding) -> Any:
+    """The shapes and dtypes of a pytree, to be restored with that sharding."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+
+def restore_weights(directory: Path, name: str, like: Any, *, step: int | None = None) -> tuple[int, Any]:
+    """Reads the weights of a checkpoint, changing nothing on disk: a run may be writing there.
+
+    Args:
+        directory: the folder of the checkpoints.
+        name: `params` or `ema_params`.
+        like: their abstract form, from `abstract`.
+        step: of the checkpoint; None: the newest that can be read.
+
+    Returns:
+        The step and the weights.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint, or none of that step.
+        UnreadableError: if it is damaged, or none can be read.
+    """
+    steps = sorted(int(path.name) for path in Path(directory).glob("*") if path.name.isdecimal())
+    if not steps:
+        raise FileNotFoundError(f"There is no checkpoint in {directory}: train first.")
+    if step not in (None, *steps):
+        raise FileNotFoundError(f"There is no checkpoint of step {step} in {directory}; there are {steps}.")
+    candidates = steps[::-1] if step is None else [step]
+    for candidate in candidates:
+        try:
+            return candidate, _read(Path(directory) / str(candidate), {name: like})[name]
+        except UnreadableError as error:
+            logging.warning("%s", error)
+    raise UnreadableError(f"Of the checkpoints {candidates} in {directory} none can be read.")
+
+
+def _items(state: TrainState) -> dict[str, Any]:
+    rest = {"step": state.step, "opt_state": state.opt_state}
+    return {"params": state.params, "ema_params": state.ema_params, "optimizer": rest}
+
+
+def _read(folder: Path, like: dict[str, Any]) -> dict[str, Any]:
+    """The named items of a checkpoint; raises UnreadableError."""
+    try:
+        recorded = json.loads((folder / _CHECKSUMS).read_text())
+        _verify(folder, {name: digest for name, digest in recorded.items() if Path(name).parts[0] in like})
+        with ocp.StandardCheckpointer() as checkpointer:
+            return {name: checkpointer.restore(folder.absolute() / name, item) for name, item in like.items()}
+    except Exception as error:  # whatever Orbax and TensorStore raise for a damaged file
+        lines = str(error).strip().splitlines() or [""]
+        raise UnreadableError(f"The checkpoint {folder} cannot be read: {lines[0][:300]}.") from error
+
+
+def _verify(folder: Path, checksums: dict[str, str]) -> None:
+    for name, digest in checksums.items():
+        if _checksum(folder / name) != digest:
+            raise ValueError(f"{name} is damaged")
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,128 @@
+"""What a training run says: lines on the terminal, metrics.jsonl, and TensorBoard events."""
+
+import contextlib
+import datetime
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+from tensorboardX import SummaryWriter
+
+from ddpm_jax import workdir
+from ddpm_jax.training import Metrics, NonFiniteError
+
+
+class Progress:
+    """Collects the metrics of every step and reports their mean every `log_every` steps.
+
+    Metrics are looked at one dispatch late, so that the devices have work while the host waits.
+
+    Args:
+        directory: the work folder. What metrics.jsonl says of steps after `start_step` is removed: they are redone.
+        start_step: steps made before.
+        num_steps: steps when the run is finished.
+        batch_size: images a step.
+        log_every: in steps.
+        learning_rate: as a function of the steps made before.
+    """
+
+    def __init__(
+        self, directory: Path, *, start_step: int, num_steps: int, batch_size: int, log_every: int,
+        learning_rate: optax.Schedule,
+    ):  # fmt: skip
+        self._num_steps, self._batch_size, self._log_every = num_steps, batch_size, log_every
+        self._learning_rate = learning_rate
+        path = directory / workdir.METRICS
+        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= start_step]
+        workdir.write_atomically(path, "".join(f"{line}\n" for line in kept))
+        self._file = path.open("a")
+        self._events = SummaryWriter(str(directory / workdir.TENSORBOARD), purge_step=start_step + 1)
+        self._waiting: tuple[int, Metrics] | None = None
+        self._rows: list[Metrics] = []
+        self._clock: float | None = None  # started when the first dispatch, with its compilation, is done
+        self._timed_steps = 0
+
+    def add(self, step: int, metrics: Metrics) -> None:
+        """Takes the metrics [K] of the dispatch that ended with `step`, and looks at those of the one before.
+
+        Raises:
+            NonFiniteError: if the loss or the gradient norm of a step is not finite.
+        """
+        self.flush()
+        self._waiting = (step, metrics)
+
+    def flush(self) -> None:
+        """Looks at what `add` took last. After it, no step so far was other than finite."""
+        if self._waiting is None:
+            return
+        (last, stacked), self._waiting = self._waiting, None
+        stacked = jax.device_get(stacked)
+        count = len(stacked.loss)
+        for i in range(count):
+            row = jax.tree.map(lambda x, i=i: x[i], stacked)
+            step = last - count + 1 + i
+            for name in ("loss", "grad_norm"):
+                if not math.isfinite(value := getattr(row, name)):
+                    raise NonFiniteError(f"The {name} of step {step} is {value}")
+            self._rows.append(row)
+        if self._clock is None:
+            self._clock = time.perf_counter()
+        else:
+            self._timed_steps += count
+        if last % self._log_every == 0 or last == self._num_steps:
+            self._report(last)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time spent inside does not count as training."""
+        begin = time.perf_counter()
+        yield
+        if self._clock is not None:
+            self._clock += time.perf_counter() - begin
+
+    def close(self) -> None:
+        """Writes out what is buffered."""
+        self._file.close()
+        self._events.close()
+
+    def _report(self, step: int) -> None:
+        seconds = time.perf_counter() - self._clock
+        rate = self._timed_steps / seconds if self._timed_steps else None
+        rows: Metrics = jax.tree.map(lambda *values: np.stack(values), *self._rows)
+        quarters, counts = rows.quarter_loss.sum(axis=0), rows.quarter_count.sum(axis=0)
+        values = {
+            "loss": float(rows.loss.mean()),
+            **{f"loss_quarter_{i + 1}": float(quarters[i] / counts[i]) if counts[i] else None for i in range(4)},
+            "grad_norm": float(rows.grad_norm.mean()),
+            "param_norm": float(rows.param_norm[-1]),
+            "lr": float(self._learning_rate(step - 1)),
+            "steps_per_s": rate,
+            "images_per_s": rate and rate * self._batch_size,
+        }
+        self._rows, self._timed_steps, self._clock = [], 0, time.perf_counter()
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            if value is not None:
+                self._events.add_scalar(name, value, step)
+        self._events.flush()
+        left = f", {datetime.timedelta(seconds=round((self._num_steps - step) / rate))} left" if rate else ""
+        speed = f"  {rate:.2f} steps/s, {rate * self._batch_size:.0f} images/s{left}" if rate else ""
+        print(
+            f"step {step}/{self._num_steps}  loss {values['loss']:.4f}  grad norm {values['grad_norm']:.3f}"
+            f"  lr {values['lr']:.2e}{speed}",
+            flush=True,
+        )
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """The lines of a JSON-lines file, without a last one that a kill cut short."""
+    if not path.is_file():
+        return []
+    *lines, _torn = path.read_text().split("\n")
+    return lines

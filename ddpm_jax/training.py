@@ -1,0 +1,164 @@
+"""Training: Algorithm 1 of Ho et al. 2020, with Adam and an exponential moving average of the weights.
+
+A step's randomness is a function of (seed, step, index in the global batch), so the result does not depend on how
+the batch is spread over devices, to float rounding; dropout masks alone are drawn per device.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from ddpm_jax import images
+from ddpm_jax.diffusion import Process, training_losses
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that training changes; float32 but for the counters."""
+
+    step: jax.Array  # int32, updates made so far: of the parameters and of their average alike
+    params: Any
+    ema_params: Any
+    opt_state: optax.OptState
+
+
+@flax.struct.dataclass
+class Metrics:
+    """Of one step, over the global batch; float32 scalars but for the quarters."""
+
+    loss: jax.Array
+    quarter_loss: jax.Array  # [4], the sum over the images whose t lies in that quarter of 0..T-1
+    quarter_count: jax.Array  # [4], and their number
+    grad_norm: jax.Array  # before clipping
+    param_norm: jax.Array  # after the update
+
+
+class NonFiniteError(ArithmeticError):
+    """The loss or the gradient norm of a step is not finite."""
+
+
+def learning_rate_schedule(lr: float, warmup_steps: int) -> optax.Schedule:
+    """Linear from 0 to `lr` over the first `warmup_steps` steps, then constant.
+
+    Counted from 0 as in the official code: the first update has learning rate 0 (without warm-up, `lr`).
+    """
+    return optax.linear_schedule(0.0, lr, warmup_steps) if warmup_steps else optax.constant_schedule(lr)
+
+
+def make_optimizer(*, lr: float, warmup_steps: int, clip_norm: float) -> optax.GradientTransformation:
+    """Adam (0.9, 0.999, eps 1e-8) on the gradient clipped by its global norm.
+
+    Two differences from the official release, both small. There each TPU core clips the gradient of its own 16
+    images, and the results are averaged; here the averaged gradient is clipped, so that the number of devices does
+    not matter. And TensorFlow 1 adds Adam's epsilon to the root of the second moment before its bias is corrected,
+    optax after: that matters only for gradients near 1e-8, in the first steps.
+
+    Args:
+        lr: learning rate after warm-up; the paper's is 2e-4, and 2e-5 at 256x256.
+        warmup_steps: see `learning_rate_schedule`; the official code's is 5000.
+        clip_norm: largest global norm of a gradient; the official code's is 1.
+    """
+    return optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(learning_rate_schedule(lr, warmup_steps)))
+
+
+def create_state(
+    model: nn.Module, optimizer: optax.GradientTransformation, *, rng: jax.Array, image_shape: tuple[int, int, int]
+) -> TrainState:
+    """The state before the first step; the average starts at the parameters themselves."""
+    x, t = jnp.zeros((1, *image_shape)), jnp.zeros((1,), jnp.int32)
+    params = jax.jit(model.init)(rng, x, t)["params"]
+    ema_params = jax.tree.map(jnp.copy, params)  # a copy: the state is donated, and no buffer can be donated twice
+    return TrainState(
+        step=jnp.zeros((), jnp.int32), params=params, ema_params=ema_params, opt_state=optimizer.init(params)
+    )
+
+
+def ema_update(ema_params: Any, params: Any, *, step: jax.Array, decay: float, warmup: bool = False) -> Any:
+    """decay * ema_params + (1 - decay) * params.
+
+    Args:
+        ema_params: the average so far.
+        params: the parameters after this step's update.
+        step: updates of the average before this one.
+        decay: 0.9999 in the paper (Appendix B).
+        warmup: let the decay rise as (1 + step) / (10 + step) up to `decay`, so that the average of a short run
+            forgets its random start.
+    """
+    if warmup:
+        decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return optax.incremental_update(params, ema_params, 1.0 - decay)
+
+
+def _draw(rng: jax.Array, image_shape: tuple[int, int, int], num_timesteps: int) -> tuple[jax.Array, ...]:
+    t_rng, eps_rng, flip_rng = jax.random.split(rng, 3)
+    t = jax.random.randint(t_rng, (), 0, num_timesteps)
+    return t, jax.random.normal(eps_rng, image_shape), jax.random.bernoulli(flip_rng)
+
+
+def train_step(
+    state: TrainState,
+    pixels: jax.Array,
+    *,
+    rng: jax.Array,
+    process: Process,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    ema_decay: float,
+    ema_warmup: bool,
+    flip: bool,
+    axis_name: str,
+) -> tuple[TrainState, Metrics]:
+    """One step of Algorithm 1 on one device's part of the batch, inside a `pmap` over `axis_name`.
+
+    Args:
+        state: replicated.
+        pixels: [B, H, W, C] uint8, this device's images; device d holds the images d * B .. d * B + B - 1.
+        rng: the key of the run, the same at each step and on each device.
+        process: coefficients and choices of the loss.
+        model: the U-Net.
+        optimizer: from `make_optimizer`.
+        ema_decay: see `ema_update`.
+        ema_warmup: see `ema_update`.
+        flip: mirror every second image left to right, at random.
+        axis_name: of the mapped axis; losses and gradients are averaged over it.
+
+    Returns:
+        The next state and the metrics, both replicated.
+    """
+    device, batch_size = jax.lax.axis_index(axis_name), pixels.shape[0]
+    image_rng, dropout_rng = jax.random.split(jax.random.fold_in(rng, state.step))
+    indices = device * batch_size + jnp.arange(batch_size)  # in the global batch
+    image_rngs = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(image_rng, indices)
+    t, eps, flipped = jax.vmap(lambda key: _draw(key, pixels.shape[1:], process.num_timesteps))(image_rngs)
+    x_0 = images.from_uint8(pixels)
+    if flip:
+        x_0 = jnp.where(flipped[:, None, None, None], x_0[:, :, ::-1, :], x_0)
+
+    def loss_fn(params: Any) -> tuple[jax.Array, jax.Array]:
+        def denoise_fn(x_t: jax.Array, t: jax.Array) -> jax.Array:
+            rngs = {"dropout": jax.random.fold_in(dropout_rng, device)}
+            return model.apply({"params": params}, x_t, t, train=True, rngs=rngs)
+
+        losses = training_losses(process, denoise_fn, x_0=x_0, t=t, eps=eps)  # [B]
+        return jnp.mean(losses), losses
+
+    (loss, losses), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    loss, grads = jax.lax.pmean((loss, grads), axis_name)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema_params = ema_update(state.ema_params, params, step=state.step, decay=ema_decay, warmup=ema_warmup)
+    in_quarter = jax.nn.one_hot(t * 4 // process.num_timesteps, 4)  # [B, 4]
+    quarter_loss, quarter_count = jax.lax.psum((losses @ in_quarter, in_quarter.sum(axis=0)), axis_name)
+    metrics = Metrics(
+        loss=loss,
+        quarter_loss=quarter_loss,
+        quarter_count=quarter_count,
+        grad_norm=optax.tree.norm(grads),
+        param_norm=optax.tree.norm(params),
+    )
+    state = TrainState(step=state.step + 1, params=params, ema_params=ema_params, opt_state=opt_state)
+    return state, metrics

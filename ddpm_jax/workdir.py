@@ -1,0 +1,76 @@
+"""The folder of one run: its config, and, with its checkpoints, all that is needed to use the trained model."""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+
+from ddpm_jax import checkpoint, experiment
+
+CONFIG, CHECKPOINTS, METRICS, SAMPLES, TENSORBOARD = (
+    "config.json", "checkpoints", "metrics.jsonl", "samples", "tensorboard",
+)  # fmt: skip
+
+
+class Loaded(NamedTuple):
+    """A trained model: `experiment.sample(params, keys)` draws from it."""
+
+    experiment: experiment.Experiment
+    params: Any
+    step: int  # of training
+
+
+def load(workdir: str | os.PathLike, *, step: int | None = None, ema: bool | None = None) -> Loaded:
+    """Loads the trained model of a work folder, given the folder alone; changes nothing in it.
+
+    Args:
+        workdir: of a run of train.py, perhaps one still going on.
+        step: of the checkpoint; None: the newest.
+        ema: the averaged weights rather than the last ones; None: as the config's sample.ema says.
+
+    Returns:
+        What the config describes, the parameters on the default device, and their training step.
+
+    Raises:
+        FileNotFoundError: if that is no work folder, or there is no checkpoint yet.
+        ValueError: if the checkpoints cannot be read.
+    """
+    made = experiment.make(read_config(workdir))
+    name = "ema_params" if (made.config.sample.ema if ema is None else ema) else "params"
+    on_one_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    like = checkpoint.abstract(made.abstract_params(), on_one_device)
+    step, params = checkpoint.restore_weights(Path(workdir) / CHECKPOINTS, name, like, step=step)
+    return Loaded(made, params, step)
+
+
+def read_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
+    """The config that the run was started with."""
+    path = Path(workdir) / CONFIG
+    if not path.is_file():
+        raise FileNotFoundError(f"{Path(workdir).absolute()} is no work folder: it has no {CONFIG}. Train there first.")
+    return experiment.from_json(path.read_text())
+
+
+def claim(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> None:
+    """Makes the work folder of a new run, or lets the run in it be continued with this config.
+
+    Raises:
+        ValueError: if what is there was begun with settings that would make it another run.
+    """
+    path = Path(workdir) / CONFIG
+    if path.is_file() and (changed := experiment.differences(read_config(workdir), config)):
+        raise ValueError(
+            f"{Path(workdir).absolute()} holds a run with other settings: {'; '.join(changed)}. Continue it with "
+            f"its own, start in another --workdir, or, to go on with the new ones on purpose, edit {path} first."
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, experiment.to_json(config))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a file so that it is either the old one or the new one, never half of it."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(text)
+    os.replace(unfinished, path)

@@ -1,0 +1,136 @@
+import logging
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ddpm_jax import checkpoint, parallel
+from ddpm_jax.training import TrainState
+
+
+def make_state(step):
+    params = {"layer": {"kernel": jnp.arange(6000.0).reshape(60, 100) + step, "bias": jnp.full(3, step / 7)}}
+    return TrainState(
+        step=jnp.asarray(step, jnp.int32),
+        params=params,
+        ema_params=jax.tree.map(lambda x: x * 0.5, params),
+        opt_state=optax.adam(1e-3).init(params),
+    )
+
+
+LIKE = checkpoint.abstract(make_state(0), parallel.replicated())
+
+
+def opened(folder, keep=2, keep_period=0):
+    return checkpoint.Checkpoints(folder, keep=keep, keep_period=keep_period)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    saved = opened(tmp_path / "checkpoints")
+    for step in (10, 20):
+        saved.save(make_state(step))
+    saved.close()
+    return tmp_path / "checkpoints"
+
+
+@pytest.fixture
+def warnings_said(caplog):
+    return lambda: [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def assert_state(actual, expected):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
+
+
+def largest_file(folder):
+    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def test_what_was_saved_comes_back_bit_for_bit(folder):
+    assert_state(opened(folder).restore(LIKE), make_state(20))
+
+
+def test_a_state_may_be_donated_while_it_is_saved(tmp_path):
+    state, saved = parallel.replicate(make_state(5)), opened(tmp_path)
+    overwrite = jax.jit(lambda s: jax.tree.map(lambda x: x * 0, s), donate_argnums=0)
+    saved.save(state)
+    jax.block_until_ready(overwrite(state))
+    saved.close()
+    assert_state(opened(tmp_path).restore(LIKE), make_state(5))
+
+
+def test_the_newest_and_the_periodic_ones_are_kept(tmp_path):
+    saved = opened(tmp_path, keep=2, keep_period=20)
+    for step in range(10, 80, 10):
+        saved.save(make_state(step))
+    saved.close()
+    assert saved.steps() == [20, 40, 60, 70]
+
+
+def test_an_empty_folder_holds_nothing(tmp_path):
+    assert opened(tmp_path).restore(LIKE) is None
+    with pytest.raises(FileNotFoundError, match="There is no checkpoint in .*nowhere: train first"):
+        checkpoint.restore_weights(tmp_path / "nowhere", "params", LIKE.params)
+
+
+def damage_by_truncation(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def damage_by_one_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [damage_by_truncation, damage_by_one_bit, lambda path: path.unlink()])
+def test_a_damaged_newest_checkpoint_is_named_set_aside_and_the_one_before_used(folder, warnings_said, damage):
+    damage(largest_file(folder / "20"))
+    saved = opened(folder)
+    assert_state(saved.restore(LIKE), make_state(10))
+    (said,) = warnings_said()
+    assert f"{folder / '20'} cannot be read" in said
+    assert "set aside as unreadable-20" in said
+    assert saved.steps() == [10]
+    assert (folder / "unreadable-20").is_dir()
+    saved.save(make_state(20))  # the run comes by again
+    saved.close()
+    assert_state(opened(folder).restore(LIKE), make_state(20))
+
+
+def test_a_save_that_was_killed_half_way_is_no_checkpoint(folder):
+    shutil.copytree(folder / "20", folder / "30.orbax-checkpoint-tmp")
+    assert_state(opened(folder).restore(LIKE), make_state(20))
+    assert not (folder / "30.orbax-checkpoint-tmp").exists()
+
+
+def test_starting_from_scratch_over_damaged_checkpoints_is_refused(folder):
+    for step in ("10", "20"):
+        damage_by_truncation(largest_file(folder / step))
+    for _ in range(2):  # also when they were set aside before
+        with pytest.raises(ValueError, match="unreadable-10, unreadable-20.*another --workdir"):
+            opened(folder).restore(LIKE)
+
+
+def test_weights_are_read_alone_and_nothing_is_changed(folder, warnings_said):
+    files = sorted(folder.rglob("*"))
+    for name in ("params", "ema_params"):
+        step, weights = checkpoint.restore_weights(folder, name, getattr(LIKE, name))
+        assert step == 20
+        assert_state(weights, getattr(make_state(20), name))
+    step, weights = checkpoint.restore_weights(folder, "params", LIKE.params, step=10)
+    assert_state(weights, make_state(10).params)
+    assert sorted(folder.rglob("*")) == files
+    assert not warnings_said()
+    damage_by_one_bit(largest_file(folder / "20" / "ema_params"))
+    step, weights = checkpoint.restore_weights(folder, "ema_params", LIKE.ema_params)
+    assert (step, len(warnings_said())) == (10, 1)
+    with pytest.raises(checkpoint.UnreadableError, match=r"Of the checkpoints \[20\].*none can be read"):
+        checkpoint.restore_weights(folder, "ema_params", LIKE.ema_params, step=20)
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint of step 15 in .*; there are \[10, 20\]"):
+        checkpoint.restore_weights(folder, "params", LIKE.params, step=15)
