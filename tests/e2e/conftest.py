@@ -1,0 +1,67 @@
+"""The real command lines, in processes of their own, on digits in tiny settings."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TINY = (
+    "--config=configs/digits.py",
+    "--config.diffusion.num_timesteps=10",
+    "--config.model.ch_mult=(1,)",
+    "--config.model.num_res_blocks=1",
+    "--config.model.attn_resolutions=()",
+    "--config.train.num_steps=12",
+    "--config.train.batch_size=8",
+    "--config.train.log_every=2",
+    "--config.train.checkpoint_every=4",
+    "--config.train.steps_per_dispatch=1",
+    "--config.sample.num_samples=7",
+    "--config.sample.batch_size=4",
+)
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory):
+    """`start("train.py", *arguments, devices=1)` -> the running process; what was compiled is shared by all."""
+    cache = tmp_path_factory.mktemp("compiled")
+
+    def start(script, *arguments, devices=1):
+        environment = os.environ | {
+            "JAX_PLATFORMS": "cpu",
+            "JAX_NUM_CPU_DEVICES": str(devices),
+            "JAX_COMPILATION_CACHE_DIR": str(cache),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "PYTHONUNBUFFERED": "1",
+        }
+        command = [sys.executable, str(ROOT / script), *map(str, arguments)]
+        pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def run(start):
+    """`run("train.py", *arguments, code=0)` -> what the command printed; fails if it exits with another code."""
+
+    def run(script, *arguments, code=0, devices=1):
+        process = start(script, *arguments, devices=devices)
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == code, output
+        assert "Traceback" not in output
+        return output
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(run, tmp_path_factory):
+    """A work folder that was trained without a stop; do not write into it."""
+    folder = tmp_path_factory.mktemp("runs") / "trained"
+    output = run("train.py", *TINY, f"--workdir={folder}")
+    assert f"Finished at step 12, saved in {folder}/checkpoints" in output
+    return folder

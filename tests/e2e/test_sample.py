@@ -1,0 +1,83 @@
+import signal
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture(scope="module")
+def drawn(run, trained, tmp_path_factory):
+    """Seven images, which no batch of four divides."""
+    path = tmp_path_factory.mktemp("drawn") / "seven.npz"
+    output = run("sample.py", f"--workdir={trained}", "--num_samples=7", "--batch_size=4", f"--out={path}")
+    assert str(path) in output
+    return path
+
+
+def load(path):
+    with np.load(path, allow_pickle=False) as arrays:
+        assert arrays.files == ["arr_0"]
+        return arrays["arr_0"]
+
+
+def assert_same_images(images, others):
+    """To float rounding, which may tip a pixel over to the next of 256 values."""
+    assert np.abs(images.astype(int) - others.astype(int)).max() <= 1
+
+
+def test_the_file_is_what_published_evaluators_read(drawn):
+    images = load(drawn)
+    assert (images.dtype, images.shape) == (np.uint8, (7, 8, 8, 1))
+    assert images.std() > 10  # not blank
+    assert len({image.tobytes() for image in images}) == 7
+    with Image.open(drawn.with_suffix(".png")) as picture:
+        assert picture.width >= 400
+    assert sorted(path.name for path in drawn.parent.iterdir()) == ["seven.npz", "seven.png"]
+
+
+@pytest.mark.parametrize(("batch_size", "devices"), [(7, 1), (3, 1), (5, 4)])
+def test_an_image_depends_on_seed_and_index_alone(run, trained, drawn, tmp_path, batch_size, devices):
+    path = tmp_path / "again.npz"
+    run(
+        "sample.py",
+        f"--workdir={trained}",
+        "--num_samples=7",
+        f"--batch_size={batch_size}",
+        f"--out={path}",
+        devices=devices,
+    )
+    assert_same_images(load(path), load(drawn))
+
+
+def test_seed_weights_and_step_make_other_images(run, trained, drawn, tmp_path):
+    for i, choice in enumerate(("--seed=1", "--noema", "--step=4")):
+        path = tmp_path / f"{i}.npz"
+        run("sample.py", f"--workdir={trained}", "--num_samples=7", "--batch_size=4", choice, f"--out={path}")
+        assert not np.array_equal(load(path), load(drawn))
+
+
+def test_an_interrupted_run_continues_to_the_same_images(start, run, trained, tmp_path):
+    arguments = (f"--workdir={trained}", "--num_samples=400", "--batch_size=2")
+    process = start("sample.py", *arguments, f"--out={tmp_path / 'stopped.npz'}")
+    count = tmp_path / "stopped.partial.txt"
+    while not count.exists():
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, output
+    done = int(count.read_text())
+    assert f"Stopped after {done} of 400 images" in output
+    output = run("sample.py", *arguments, f"--out={tmp_path / 'stopped.npz'}")
+    assert f"Continuing after {done} of 400 images" in output
+    run("sample.py", *arguments, f"--out={tmp_path / 'through.npz'}")
+    np.testing.assert_array_equal(load(tmp_path / "stopped.npz"), load(tmp_path / "through.npz"))
+    assert not count.exists()
+    assert "there already" in run("sample.py", *arguments, f"--out={tmp_path / 'stopped.npz'}")
+
+
+def test_what_is_wrong_is_said_in_a_sentence(run, trained, tmp_path):
+    assert "is no work folder" in run("sample.py", f"--workdir={tmp_path}", code=1)
+    assert "there are [4, 8, 12]" in run("sample.py", f"--workdir={trained}", "--step=5", code=1)
+    assert not (trained / "samples").exists()
