@@ -140,9 +140,3 @@ def test_flipping_mirrors_some_images_from_left_to_right():
             _, metrics = parallel.pmap_train_steps(make_step(flip=flip))(trained, pixels)
             losses.append(float(metrics.loss[0]))
         assert (losses[0] == losses[1]) is equal
-
-
-def test_a_batch_that_the_devices_cannot_share_is_refused(monkeypatch):
-    monkeypatch.setattr(jax, "device_count", lambda: 8)
-    with pytest.raises(ValueError, match="train.batch_size=100 must be a multiple of 8 devices; try 96"):
-        parallel.check_batch_size("train.batch_size", 100)

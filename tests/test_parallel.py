@@ -1,0 +1,80 @@
+"""One device and four: each in a process of its own, as JAX fixes their number when it starts."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ddpm_jax import parallel
+
+PROGRAM = """
+import functools, sys
+import jax, numpy as np, optax
+from ddpm_jax import diffusion, parallel, training
+from ddpm_jax.schedule import beta_schedule
+from ddpm_jax.unet import UNet
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+model, optimizer = UNet(3, ch=32, ch_mult=(1, 2), num_res_blocks=1, attn_resolutions=(4,)), optax.sgd(1.0)
+state = training.create_state(model, optimizer, rng=jax.random.key(1), image_shape=(8, 4, 3))
+start = jax.tree.map(lambda p: np.array(p + 0.03), state.params)  # away from zero: every branch has a gradient
+step = parallel.pmap_train_steps(functools.partial(
+    training.train_step, rng=jax.random.key(0), process=diffusion.make_process(beta_schedule("linear", 100)),
+    model=model, optimizer=optimizer, ema_decay=0.9, ema_warmup=False, flip=True, axis_name=parallel.AXIS))
+pixels = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 4, 3), dtype=np.uint8)
+state, metrics = step(parallel.replicate(state.replace(params=start)), pixels)
+draw = parallel.pmap_samples(lambda params, keys: jax.vmap(lambda key: params + jax.random.normal(key, (2, 3)))(keys))
+arrays = {"/".join(str(k.key) for k in path): before - np.asarray(after) for (path, before), after in
+          zip(jax.tree.leaves_with_path(start), jax.tree.leaves(state.params))}
+np.savez(sys.argv[1], devices=jax.device_count(), loss=metrics.loss, quarters=metrics.quarter_loss,
+         drawn=draw(parallel.replicate(jax.numpy.ones((2, 3))), jax.random.split(jax.random.key(5), 6)), **arrays)
+"""
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    def run(devices):
+        path = tmp_path_factory.mktemp("devices") / f"{devices}.npz"
+        environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
+        subprocess.run([sys.executable, "-c", PROGRAM, str(path)], env=environment, check=True, timeout=300)
+        return np.load(path)
+
+    return run(1), run(4)
+
+
+@pytest.mark.slow
+def test_four_devices_compute_the_loss_and_gradients_of_one(results):
+    one, four = results
+    assert (one["devices"], four["devices"]) == (1, 4)
+    np.testing.assert_allclose(four["loss"], one["loss"], rtol=1e-5)
+    np.testing.assert_allclose(four["quarters"], one["quarters"], rtol=1e-5, atol=1e-6)
+    names = [name for name in one.files if name not in ("devices", "loss", "quarters", "drawn")]
+    assert len(names) > 100
+    largest = max(np.abs(one[name]).max() for name in names)
+    assert largest > 0.1
+    for name in names:  # each is the difference of two parameters near 0.03, so good to their rounding
+        atol = 1e-6 + 2e-5 * np.abs(one[name]).max()
+        np.testing.assert_allclose(four[name], one[name], rtol=0, atol=atol, err_msg=name)
+
+
+@pytest.mark.slow
+def test_four_devices_draw_what_one_draws_also_where_they_cannot_share_equally(results):
+    one, four = results
+    assert one["drawn"].shape == (6, 2, 3)
+    np.testing.assert_array_equal(four["drawn"], one["drawn"])
+
+
+def test_replicated_arrays_are_whole():
+    array = parallel.replicate(jnp.arange(3.0))
+    assert array.is_fully_replicated
+    assert array.shape == (3,)
+
+
+def test_a_batch_that_the_devices_cannot_share_is_refused(monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 8)
+    with pytest.raises(ValueError, match="train.batch_size=100 must be a multiple of 8 devices; try 96"):
+        parallel.check_batch_size("train.batch_size", 100)
