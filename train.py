@@ -54,7 +54,7 @@ def train(config: ml_collections.ConfigDict, directory: Path) -> int:
     )  # fmt: skip
     draw_grid = functools.partial(save_grid, made, parallel.pmap_samples(made.sample), directory)
 
-    with contextlib.closing(saved), contextlib.closing(progress), StopRequest() as stop:
+    with StopRequest() as stop, contextlib.closing(saved), contextlib.closing(progress):
         step = start
         for step, pixels in dispatches(config, source, start):
             state, metrics = train_steps(state, pixels)
