@@ -76,10 +76,12 @@ def make(config: ml_collections.ConfigDict) -> Experiment:
         beta_end=config.diffusion.beta_end,
     )
     model_settings = {name: value for name, value in config.model.items() if name != "dtype"}
+    process = diffusion.make_process(betas, **process_settings)
+    out_ch = process.outputs_per_channel * config.data.channels
     experiment = Experiment(
         config=config,
-        process=diffusion.make_process(betas, **process_settings),
-        model=unet.UNet(config.data.channels, dtype=_DTYPES[config.model.dtype], **model_settings),
+        process=process,
+        model=unet.UNet(out_ch, dtype=_DTYPES[config.model.dtype], **model_settings),
         image_shape=(height, width, config.data.channels),
     )
     experiment.abstract_params()  # traces the network: a size that does not fit is refused here

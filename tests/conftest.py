@@ -2,12 +2,17 @@
 
 from pathlib import Path
 
+import hypothesis
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
 
 from configs import digits
+
+hypothesis.settings.register_profile("any machine", deadline=None)  # compiling takes its time
+hypothesis.settings.load_profile("any machine")
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")  # on accelerators too
@@ -32,7 +37,13 @@ def tiny_config() -> ml_collections.ConfigDict:
     return config
 
 
-def fixed_denoise_fn(coefficients: np.ndarray):
-    """The denoise function of the reference vectors: a * x + b * sin(w * t)."""
-    a, b, w = (np.float32(value) for value in coefficients[:3])
-    return lambda x, t: a * x + b * jax.numpy.sin(w * t.astype("float32"))[:, None, None, None]
+def fixed_denoise_fn(coefficients: np.ndarray, learned: bool = False):
+    """The denoise function of the reference vectors, with a log-variance as its second half if `learned`."""
+    a, b, w, c0, c1, c2 = (np.float32(value) for value in coefficients)
+
+    def denoise_fn(x, t):
+        t = w * t.astype("float32")[:, None, None, None]
+        prediction, log_variance = a * x + b * jnp.sin(t), c0 + c1 * x + c2 * jnp.cos(t)
+        return jnp.concatenate([prediction, log_variance], axis=-1) if learned else prediction
+
+    return denoise_fn
