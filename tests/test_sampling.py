@@ -108,3 +108,145 @@ def test_clipping_keeps_the_predicted_image_in_range():
     for clip, largest in ((True, 1.0), (False, 5.0)):
         _, x_0 = sampling.p_sample(process, lambda x, t: jnp.zeros_like(x), x_t=x_t, t=t, eps=x_t, clip=clip)
         assert np.abs(x_0).max() == 1.0 if clip else np.abs(x_0).max() > largest
+
+
+def official_loop(chain, monkeypatch, kept, **settings):
+    """The whole chain of the reference vectors through `kept`, a loop of ours, with the official noise."""
+    first, *steps = chain["noise_sequence"]
+    sequence = jnp.asarray(np.stack([*steps[::-1], first]))  # [21, 2, 8, 8, 3], by timestep; x_T last
+    monkeypatch.setattr(sampling, "noise", lambda keys, index, shape: sequence[index])
+    process = diffusion.make_process(chain["betas"])
+    denoise_fn, keys = fixed_denoise_fn(chain["denoise_coef"]), sampling.image_keys(0, np.arange(2))
+    return jax.jit(functools.partial(kept, process, denoise_fn, shape=(8, 8, 3), **settings))(keys=keys)
+
+
+@pytest.mark.parametrize("frequency", [5, 6, 50])
+def test_predictions_on_the_way_equal_the_official_ones(golden, monkeypatch, frequency):
+    chain = golden("chain")
+    timesteps = range(0, 20 // frequency * frequency, frequency)
+    x_0, predicted = official_loop(chain, monkeypatch, sampling.progressive_loop, timesteps=timesteps)
+    np.testing.assert_allclose(x_0, chain["eps_fixedlarge/p_sample_loop"], rtol=0, atol=3e-5)
+    np.testing.assert_allclose(predicted, chain[f"eps_fixedlarge/progressive_freq{frequency}"], rtol=0, atol=3e-5)
+
+
+def test_latents_on_the_way_equal_the_official_trajectory(golden, monkeypatch):
+    chain = golden("chain")
+    x_0, x_t = official_loop(chain, monkeypatch, sampling.latents_loop, timesteps=range(19, -1, -1))
+    states = np.concatenate([chain["noise_sequence"][:1], chain["eps_fixedlarge/trajectory"]])  # of 20..0 steps
+    np.testing.assert_allclose(x_0, states[-1], rtol=0, atol=3e-5)
+    np.testing.assert_allclose(x_t.swapaxes(0, 1), states[:-1], rtol=0, atol=3e-5)
+
+
+def short_chain(num_timesteps=10):
+    """A process, its exact denoiser, keys of three images of different sides."""
+    process = diffusion.make_process(beta_schedule("linear", num_timesteps, beta_end=0.4))
+    return process, gaussian_denoise_fn(process), sampling.image_keys(5, np.arange(3)), (4, 6, 2)
+
+
+def test_what_is_kept_is_in_the_order_asked_for_and_does_not_change_the_image():
+    process, denoise_fn, keys, shape = short_chain()
+    draw = functools.partial(sampling.progressive_loop, process, denoise_fn, keys=keys, shape=shape)
+    x_0, every = draw(timesteps=range(10))
+    np.testing.assert_array_equal(x_0, sampling.sample_loop(process, denoise_fn, keys=keys, shape=shape))
+    np.testing.assert_array_equal(every[:, 0], x_0)  # of the last step, t = 0
+    _, some = draw(timesteps=(9, 0, 4))
+    np.testing.assert_array_equal(some, every[:, [9, 0, 4]])
+    _, none = draw(timesteps=())
+    assert none.shape == (3, 0, *shape)
+
+
+def test_only_what_was_asked_for_is_stored():
+    """The scan carries x_t and K predictions, and stacks nothing."""
+    process, denoise_fn, keys, shape = short_chain(num_timesteps=50)
+    loop = functools.partial(sampling.progressive_loop, process, denoise_fn, shape=shape, timesteps=(40, 10))
+    (scan,) = (eqn for eqn in jax.make_jaxpr(lambda keys: loop(keys=keys))(keys).eqns if eqn.primitive.name == "scan")
+    assert scan.params["length"] == 50
+    sizes = sorted(out.aval.size for out in scan.outvars)
+    assert sizes[-2:] == [3 * 4 * 6 * 2, 2 * 3 * 4 * 6 * 2]
+    assert sum(sizes[:-2]) <= 2  # loop counters
+
+
+@pytest.mark.parametrize("timesteps", [(10,), (-1,), (3, 3)])
+def test_impossible_timesteps_are_refused(timesteps):
+    process, denoise_fn, keys, shape = short_chain()
+    with pytest.raises(ValueError, match=r"must be different integers in 0..9"):
+        sampling.progressive_loop(process, denoise_fn, keys=keys, shape=shape, timesteps=timesteps)
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_frozen_latent_continues_to_the_image_it_was_taken_from(traced):
+    process, denoise_fn, keys, shape = short_chain()
+    x_0, x_t = sampling.latents_loop(process, denoise_fn, keys=keys, shape=shape, timesteps=(9, 6, 0))
+    decode = functools.partial(sampling.decode, process, denoise_fn)
+    decode = jax.jit(decode) if traced else decode
+    for i, t in enumerate((9, 6, 0)):
+        continued = decode(x_t=x_t[:, i], num_steps=t + 1, keys=keys)
+        np.testing.assert_allclose(continued, x_0, rtol=1e-5, atol=1e-6)
+        if t:
+            others = decode(x_t=x_t[:, i], num_steps=t + 1, keys=sampling.image_keys(6, np.arange(3)))
+            assert np.abs(others - x_0).max() > 0.1
+    np.testing.assert_array_equal(decode(x_t=x_0, num_steps=0, keys=keys), x_0)
+
+
+@pytest.mark.parametrize("num_steps", [250, 500])
+def test_latents_of_images_decode_to_the_distribution_of_images(num_steps):
+    """Gaussian data, encoded by q and decoded by p with the exact denoiser, is the same Gaussian again."""
+    process = diffusion.make_process(beta_schedule("linear", 1000))
+    shape, keys = (8, 8, 2), sampling.image_keys(0, np.arange(100))
+    x_0 = MEAN + DEVIATION * np.random.default_rng(0).standard_normal((100, *shape), np.float32)
+    x_t = diffusion.q_sample(
+        process, x_0=x_0, t=jnp.full(100, num_steps - 1), eps=sampling.noise(keys, process.num_timesteps, shape)
+    )
+    decoded = jax.jit(functools.partial(sampling.decode, process, gaussian_denoise_fn(process), clip=False))(
+        x_t=x_t, num_steps=num_steps, keys=keys
+    )
+    n = decoded.size
+    np.testing.assert_allclose(decoded.mean(), MEAN, atol=5 * DEVIATION / np.sqrt(n))
+    np.testing.assert_allclose(decoded.std(), DEVIATION, rtol=0.01 + 5 / np.sqrt(2 * n))
+    # x_0 and its decoding are independent given x_t, so the correlation of the two is that of x_0 and x_t, squared.
+    correlation = np.corrcoef(x_0.ravel(), decoded.ravel())[0, 1]
+    alpha_cumprod = np.prod(1.0 - np.linspace(1e-4, 0.02, 1000)[:num_steps])
+    signal = alpha_cumprod * DEVIATION**2
+    np.testing.assert_allclose(correlation, signal / (signal + 1.0 - alpha_cumprod), atol=0.06)
+
+
+def interpolation():
+    """`interpolate(weight, num_steps)` between three pairs, its process, the images and the noises."""
+    process, denoise_fn, keys, shape = short_chain()
+    x_0_a, x_0_b, eps_a, eps_b = jax.random.normal(jax.random.key(0), (4, 3, *shape))
+    pairs = dict(x_0_a=jnp.tanh(x_0_a), x_0_b=jnp.tanh(x_0_b), eps_a=eps_a, eps_b=eps_b)
+
+    def interpolate(weight, num_steps, **changed):
+        weights = jnp.full(3, weight, jnp.float32)
+        return sampling.interpolate(
+            process, denoise_fn, **(pairs | changed), weight=weights, num_steps=num_steps, keys=keys
+        )
+
+    return interpolate, process, denoise_fn, keys, pairs
+
+
+@pytest.mark.parametrize("num_steps", [1, 5, 10])
+def test_the_ends_of_an_interpolation_are_the_images_decoded_alone(num_steps):
+    interpolate, process, denoise_fn, keys, pairs = interpolation()
+    for weight, side in ((0.0, "a"), (1.0, "b")):
+        t = jnp.full(3, num_steps - 1)
+        x_t = diffusion.q_sample(process, x_0=pairs[f"x_0_{side}"], t=t, eps=pairs[f"eps_{side}"])
+        alone = sampling.decode(process, denoise_fn, x_t=x_t, num_steps=num_steps, keys=keys)
+        np.testing.assert_allclose(interpolate(weight, num_steps), alone, rtol=1e-5, atol=1e-6)
+
+
+def test_an_interpolation_mixes_latents_and_is_the_same_from_either_side():
+    interpolate, process, denoise_fn, keys, pairs = interpolation()
+    swapped = {f"{name}_{side}": pairs[f"{name}_{other}"] for name in ("x_0", "eps") for side, other in ("ab", "ba")}
+    np.testing.assert_allclose(interpolate(0.3, 5), interpolate(0.7, 5, **swapped), rtol=1e-5, atol=1e-6)
+    # q is linear: mixing latents is encoding mixed images with mixed noises.
+    x_0, eps = (0.7 * pairs[f"{name}_a"] + 0.3 * pairs[f"{name}_b"] for name in ("x_0", "eps"))
+    x_t = diffusion.q_sample(process, x_0=x_0, t=jnp.full(3, 4), eps=eps)
+    decoded = sampling.decode(process, denoise_fn, x_t=x_t, num_steps=5, keys=keys)
+    np.testing.assert_allclose(interpolate(0.3, 5), decoded, rtol=1e-4, atol=1e-5)
+
+
+def test_without_steps_the_images_themselves_are_mixed():
+    interpolate, _, _, _, pairs = interpolation()
+    np.testing.assert_array_equal(interpolate(0.0, 0), pairs["x_0_a"])
+    np.testing.assert_array_equal(interpolate(0.25, 0), 0.75 * pairs["x_0_a"] + 0.25 * pairs["x_0_b"])
