@@ -45,7 +45,21 @@ def grid(pixels: np.ndarray, *, columns: int = 0, min_size: int = 512, gap: int 
 
 def save_png(path: Path, picture: np.ndarray) -> None:
     """Writes a picture [H, W, C] uint8 as PNG; of two or more than four channels, the first alone."""
-    mode = _MODES.get(picture.shape[-1], "L")
-    array = picture if mode in ("RGB", "RGBA") else picture[..., 0]
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path)
+    _to_pillow(picture).save(path)
+
+
+def save_animation(path: Path, frames: np.ndarray, *, frame_ms: int = 60, last_ms: int = 2000) -> None:
+    """Writes pictures [F, H, W, C] uint8 as an endless animation that pauses on the last; channels as in `save_png`.
+
+    The suffix of `path` says the format: `.webp`, in which no pixel is lost, or `.gif`, of 256 colours a frame.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    first, *others = map(_to_pillow, frames)
+    durations = [frame_ms] * len(others) + [last_ms]
+    first.save(path, save_all=True, append_images=others, duration=durations, loop=0, lossless=True, method=6)
+
+
+def _to_pillow(picture: np.ndarray) -> Image.Image:
+    array = picture if _MODES.get(picture.shape[-1], "L") != "L" else picture[..., 0]
+    return Image.fromarray(array)

@@ -47,3 +47,24 @@ def test_save_png_keeps_the_pixels(tmp_path, channels, mode):
         assert image.mode == mode
         shown = np.asarray(image).reshape(5, 7, -1)
         np.testing.assert_array_equal(shown, pixels if channels > 2 else pixels[..., :1])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_animation_keeps_its_frames_and_pauses_on_the_last(tmp_path, channels):
+    frames = np.random.default_rng(0).integers(0, 256, (4, 16, 20, channels), dtype=np.uint8)
+    path = tmp_path / "new" / "animation.webp"
+    images.save_animation(path, frames, frame_ms=50, last_ms=700)
+    with Image.open(path) as animation:
+        assert (animation.n_frames, animation.size, animation.info["loop"]) == (4, (20, 16), 0)
+        for i, frame in enumerate(frames):
+            animation.seek(i)
+            np.testing.assert_array_equal(np.asarray(animation.convert("RGB")), np.broadcast_to(frame, (16, 20, 3)))
+            assert animation.info["duration"] == (700 if i == 3 else 50)
+
+
+def test_an_animation_can_be_a_gif(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (3, 16, 20, 1), dtype=np.uint8)
+    images.save_animation(tmp_path / "animation.gif", frames)
+    with Image.open(tmp_path / "animation.gif") as animation:
+        assert (animation.n_frames, animation.size) == (3, (20, 16))
+        np.testing.assert_array_equal(np.asarray(animation.convert("L")), frames[0, :, :, 0])
