@@ -31,7 +31,7 @@ def train(config: ml_collections.ConfigDict, directory: Path) -> int:
     experiment.check(config, default.get_config())
     made = experiment.make(config)
     parallel.check_batch_size("train.batch_size", config.train.batch_size)
-    source = load_data(config)
+    source = experiment.load_data(config)
     workdir.claim(directory, config)
     print(f"{len(source)} images of {made.image_shape}, {parallel.describe()}, folder {directory.absolute()}")
 
@@ -52,7 +52,7 @@ def train(config: ml_collections.ConfigDict, directory: Path) -> int:
         directory, start_step=start, num_steps=settings.num_steps, batch_size=settings.batch_size,
         log_every=settings.log_every, learning_rate=training.learning_rate_schedule(optim.lr, optim.warmup_steps),
     )  # fmt: skip
-    draw_grid = functools.partial(save_grid, made, parallel.pmap_samples(made.sample), directory)
+    draw_grid = functools.partial(save_grid, made, parallel.pmap_batches(made.sample), directory)
 
     with StopRequest() as stop, contextlib.closing(saved), contextlib.closing(progress):
         step = start
@@ -71,16 +71,6 @@ def train(config: ml_collections.ConfigDict, directory: Path) -> int:
                 break
     print(f"{'Stopped' if stop.received else 'Finished'} at step {step}, saved in {saved.directory}.")
     return stop.exit_code
-
-
-def load_data(config: ml_collections.ConfigDict) -> data.Source:
-    """The data set that the config names."""
-    settings = config.data
-    return data.load(
-        settings.name, split=settings.split, data_dir=settings.data_dir,
-        image_size=(settings.image_size[0], settings.image_size[-1]), channels=settings.channels,
-        memory_limit_gib=settings.memory_limit_gib,
-    )  # fmt: skip
 
 
 def first_state(

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from ddpm_jax import diffusion, sampling, schedule, unet
+from ddpm_jax import data, diffusion, sampling, schedule, unet
 
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -86,6 +86,16 @@ def make(config: ml_collections.ConfigDict) -> Experiment:
     )
     experiment.abstract_params()  # traces the network: a size that does not fit is refused here
     return experiment
+
+
+def load_data(config: ml_collections.ConfigDict, split: str | None = None) -> data.Source:
+    """The data set that the config names; of another split than the one it trains on, if given."""
+    settings = config.data
+    return data.load(
+        settings.name, split=split or settings.split, data_dir=settings.data_dir,
+        image_size=(settings.image_size[0], settings.image_size[-1]), channels=settings.channels,
+        memory_limit_gib=settings.memory_limit_gib,
+    )  # fmt: skip
 
 
 def check(config: ml_collections.ConfigDict, default: ml_collections.ConfigDict) -> None:

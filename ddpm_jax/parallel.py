@@ -69,19 +69,20 @@ def pmap_train_steps(train_step: Callable) -> Callable:
     return split_and_run
 
 
-def pmap_samples(sample: Callable) -> Callable:
-    """Spreads `sample(params, keys [B]) -> [B, ...]` over the local devices.
+def pmap_batches(function: Callable) -> Callable:
+    """Spreads `function(params, *arrays [B, ...]) -> pytree of [B, ...]` over the local devices.
 
     Returns:
         The same function for replicated `params` and any B: a batch that the devices cannot share equally is
-        filled up with copies of its last key, which are dropped from the result.
+        filled up with copies of its last row, which are dropped from the result.
     """
-    mapped = jax.pmap(sample, axis_name=AXIS, in_axes=(None, 0))
+    mapped = jax.pmap(lambda params, arrays: function(params, *arrays), axis_name=AXIS, in_axes=(None, 0))
 
-    def pad_and_run(params: Any, keys: jax.Array) -> jax.Array:
-        b, n = len(keys), jax.local_device_count()
-        padded = keys[np.minimum(np.arange(-(-b // n) * n), b - 1)]
-        result = mapped(params, padded.reshape(n, -1))  # [n, b / n, ...]
-        return result.reshape(-1, *result.shape[2:])[:b]
+    def pad_and_run(params: Any, *arrays: Any) -> Any:
+        b, n = len(arrays[0]), jax.local_device_count()
+        rows = np.minimum(np.arange(-(-b // n) * n), b - 1)
+        split = tuple(array[rows].reshape(n, len(rows) // n, *array.shape[1:]) for array in arrays)
+        result = mapped(params, split)  # each [n, b / n, ...]
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:b], result)
 
     return pad_and_run
