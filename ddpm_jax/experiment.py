@@ -55,6 +55,23 @@ class Experiment:
             self.process, self.denoise_fn(params), keys=keys, shape=self.image_shape, clip=self.config.sample.clip
         )
 
+    def load_data(self, split: str | None = None) -> data.Source:
+        """Opens the data set that the config names; `split` None: the one that is trained on.
+
+        Raises:
+            ValueError: if there is no such data set, split or image size.
+            FileNotFoundError: if it is not where the config says.
+        """
+        settings = self.config.data
+        return data.load(
+            settings.name,
+            split=split or settings.split,
+            data_dir=settings.data_dir,
+            image_size=self.image_shape[:2],
+            channels=settings.channels,
+            memory_limit_gib=settings.memory_limit_gib,
+        )
+
     def abstract_params(self) -> Any:
         """The shapes and dtypes of the network's parameters."""
         x, t = jnp.zeros((1, *self.image_shape)), jnp.zeros((1,), jnp.int32)
