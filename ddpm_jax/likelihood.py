@@ -1,0 +1,180 @@
+"""The variational bound in bits/dim, term by term, and progressive coding (Ho et al. 2020, Eq. 5, Section 4.3).
+
+An image's terms are a function of the image and its key alone, so they do not depend on the batch it is in. Images
+are [B, H, W, C] in [-1, 1]; `t` is 0-based, so the term of t = 0 is the decoder's, L_0, and that of t > 0 is L_t.
+"""
+
+from typing import NamedTuple
+
+import chex
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddpm_jax.diffusion import DenoiseFn, Process, prior_bpd, q_sample, vb_terms_bpd
+
+
+@flax.struct.dataclass
+class Bound:
+    """The bound on each image's negative log-likelihood, in bits/dim, and how it comes about."""
+
+    total: jax.Array  # [B], prior + the sum of the terms
+    terms: jax.Array  # [B, T], L_0 .. L_{T-1} of Eq. 5
+    prior: jax.Array  # [B], L_T
+    mse: jax.Array  # [B, T], of the x_0 predicted from x_t: mean over H, W, C, in units of [-1, 1]
+
+
+def bpd_term(
+    process: Process, denoise_fn: DenoiseFn, *, x_0: jax.Array, t: jax.Array, eps: jax.Array, clip: bool = True
+) -> tuple[jax.Array, jax.Array]:
+    """The term of the bound at `t` and the error of the x_0 predicted there, with the noise given by the caller.
+
+    Args:
+        process: coefficients and choices.
+        denoise_fn: the network, `(x_t, t) -> model_output`.
+        x_0: [B, H, W, C] in [-1, 1].
+        t: [B] int32 in [0, T).
+        eps: [B, H, W, C] standard normal noise that makes x_t of x_0.
+        clip: clip the predicted x_0 to [-1, 1], as the official evaluation does.
+
+    Returns:
+        [B] in bits/dim, and the mean squared error [B] in units of [-1, 1].
+    """
+    x_t = q_sample(process, x_0=x_0, t=t, eps=eps)
+    model_output = denoise_fn(x_t, t).astype(jnp.float32)
+    term, x_0_pred = vb_terms_bpd(process, model_output=model_output, x_0=x_0, x_t=x_t, t=t, clip=clip)
+    return term, jnp.mean((x_0_pred - x_0) ** 2, axis=(1, 2, 3))
+
+
+def _noise(keys: jax.Array, t: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """The noise [B, H, W, C] that an image with this key meets at t: that of `fold_in(key, t)`."""
+    return jax.vmap(lambda key, t: jax.random.normal(jax.random.fold_in(key, t), shape))(keys, t)
+
+
+def bpd_loop(process: Process, denoise_fn: DenoiseFn, *, x_0: jax.Array, keys: jax.Array, clip: bool = True) -> Bound:
+    """Every term of the bound (Eq. 5), each at an x_t of its own: one scan over T timesteps.
+
+    Args:
+        process: coefficients of T timesteps.
+        denoise_fn: the network, closed over its parameters.
+        x_0: [B, H, W, C], 8-bit images in [-1, 1].
+        keys: [B], one an image, as `sampling.image_keys` makes them; x_t is drawn with `fold_in(key, t)`.
+        clip: see `bpd_term`.
+    """
+    chex.assert_shape(keys, x_0.shape[:1])
+
+    def step(carry: None, t: jax.Array) -> tuple[None, tuple[jax.Array, jax.Array]]:
+        batch_t = jnp.full(keys.shape, t)  # [B]
+        eps = _noise(keys, batch_t, x_0.shape[1:])
+        return carry, bpd_term(process, denoise_fn, x_0=x_0, t=batch_t, eps=eps, clip=clip)
+
+    _, (terms, mse) = jax.lax.scan(step, None, jnp.arange(process.num_timesteps))  # [T, B]
+    prior = prior_bpd(process, x_0=x_0)
+    return Bound(total=terms.sum(axis=0) + prior, terms=terms.T, prior=prior, mse=mse.T)
+
+
+def strata(num_timesteps: int, count: int) -> np.ndarray:
+    """Splits 0..T-1 into `count` ranges that grow in proportion to t, as the terms of the bound fall about as 1 / t.
+
+    Returns:
+        [count + 1] int, from 0 to T: stratum k is edges[k] .. edges[k + 1] - 1. The first is t = 0 alone, if there is
+        a second.
+
+    Raises:
+        ValueError: unless 1 <= count <= T.
+    """
+    if not 1 <= count <= num_timesteps:
+        raise ValueError(f"num_timesteps={count} must be from 1 to the process's {num_timesteps}.")
+    edges = [0]
+    for left in range(count, 1, -1):  # strata that are still to come
+        growth = (num_timesteps / max(edges[-1], 1)) ** (1.0 / left)
+        edges.append(max(edges[-1] + 1, round(edges[-1] * growth)))
+    return np.array([*edges, num_timesteps])
+
+
+def bpd_estimate(
+    process: Process,
+    denoise_fn: DenoiseFn,
+    *,
+    x_0: jax.Array,
+    keys: jax.Array,
+    num_timesteps: int,
+    clip: bool = True,
+) -> jax.Array:
+    """Estimates the total of `bpd_loop` from K timesteps an image, without bias.
+
+    One t is drawn from each of the K `strata`, by the image's key, and its term counts as often as the stratum has
+    timesteps. The noise at t is that of `bpd_loop`, so K = T gives its total.
+
+    Args:
+        process: coefficients of T timesteps.
+        denoise_fn: the network, closed over its parameters.
+        x_0: [B, H, W, C], 8-bit images in [-1, 1].
+        keys: [B], one an image.
+        num_timesteps: K, from 1 to T.
+        clip: see `bpd_term`.
+
+    Returns:
+        [B] in bits/dim.
+
+    Raises:
+        ValueError: if K is out of range.
+    """
+    chex.assert_shape(keys, x_0.shape[:1])
+    edges = strata(process.num_timesteps, num_timesteps)
+
+    def draw(key: jax.Array) -> jax.Array:  # [K]
+        t_rng = jax.random.fold_in(key, process.num_timesteps)  # 0..T-1 are those of the noise
+        return jax.random.randint(t_rng, (num_timesteps,), edges[:-1], edges[1:])
+
+    def step(total: jax.Array, stratum: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        t, size = stratum
+        eps = _noise(keys, t, x_0.shape[1:])
+        term, _ = bpd_term(process, denoise_fn, x_0=x_0, t=t, eps=eps, clip=clip)
+        return total + size * term, None
+
+    sizes = jnp.asarray(np.diff(edges), jnp.float32)  # [K]
+    total, _ = jax.lax.scan(step, prior_bpd(process, x_0=x_0), (jax.vmap(draw)(keys).T, sizes))
+    return total
+
+
+class Mean(NamedTuple):
+    """A mean over images, with its standard error; float64 [...]."""
+
+    mean: np.ndarray
+    standard_error: np.ndarray
+
+
+def mean_over_images(values: np.ndarray) -> Mean:
+    """The mean of `values` [N, ...] over N >= 2 images, and its standard error: their deviation / sqrt(N)."""
+    values = np.asarray(values, np.float64)
+    return Mean(values.mean(axis=0), values.std(axis=0, ddof=1) / np.sqrt(len(values)))
+
+
+def progressive_rate(*, terms: np.ndarray, prior: np.ndarray) -> np.ndarray:
+    """The bits/dim that progressive coding has sent when x_t is received (Section 4.3), float64 [N, T].
+
+    That is L_T + L_{T-1} + ... + L_{t+1}: at t = 0 the paper's rate L_1 + ... + L_T, to which L_0, the distortion,
+    is all that lacks.
+
+    Args:
+        terms: [N, T] in bits/dim.
+        prior: [N].
+    """
+    sent = np.concatenate([prior[:, None], terms[:, :0:-1]], axis=1, dtype=np.float64)  # [N, T], T-1 to 0
+    return np.cumsum(sent, axis=1)[:, ::-1]
+
+
+def progressive_rmse(mse: np.ndarray) -> Mean:
+    """The distortion of progressive coding: the root of the mean error of the x_0 predicted from x_t, on 0..255.
+
+    Args:
+        mse: [N, T], in units of [-1, 1].
+
+    Returns:
+        [T]; the standard error is that of `mse`, propagated through the root.
+    """
+    mean, error = mean_over_images(mse)
+    rmse = np.sqrt(mean)
+    return Mean(127.5 * rmse, 127.5 * error / (2.0 * np.maximum(rmse, 1e-12)))
