@@ -1,0 +1,30 @@
+"""Curves, as PNG files. Imports matplotlib, so import this only where something is drawn."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+
+def rate_distortion(path: Path, *, rate_bpd: np.ndarray, rmse: np.ndarray) -> None:
+    """Draws the three panels of Figure 5: distortion and rate by reverse steps, and distortion by rate.
+
+    Args:
+        path: of the PNG.
+        rate_bpd: [T], sent when x_t is received, in bits/dim.
+        rmse: [T], of the x_0 predicted from x_t, on 0..255.
+    """
+    steps = len(rmse) - np.arange(len(rmse))  # T - t
+    names = dict(steps="Reverse process steps (T - t)", rmse="Distortion (RMSE)", rate="Rate (bits/dim)")
+    panels = (
+        (steps, rmse, names["steps"], names["rmse"]),
+        (steps, rate_bpd, names["steps"], names["rate"]),
+        (rate_bpd, rmse, names["rate"], names["rmse"]),
+    )
+    figure = Figure(figsize=(10.5, 3.2), layout="constrained")
+    for axes, (x, y, x_name, y_name) in zip(figure.subplots(1, 3), panels, strict=True):
+        axes.plot(x, y)
+        axes.set(xlabel=x_name, ylabel=y_name, xlim=(0, None), ylim=(0, None))
+        axes.grid(alpha=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
