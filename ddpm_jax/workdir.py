@@ -9,8 +9,8 @@ import ml_collections
 
 from ddpm_jax import checkpoint, experiment
 
-CONFIG, CHECKPOINTS, METRICS, SAMPLES, TENSORBOARD = (
-    "config.json", "checkpoints", "metrics.jsonl", "samples", "tensorboard",
+CONFIG, CHECKPOINTS, METRICS, SAMPLES, TABLES, TENSORBOARD = (
+    "config.json", "checkpoints", "metrics.jsonl", "samples", "tables", "tensorboard",
 )  # fmt: skip
 
 
