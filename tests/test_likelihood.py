@@ -157,7 +157,7 @@ def test_the_estimate_is_unbiased(golden, chain_total, num_timesteps):
     keys = sampling.image_keys(1, np.arange(2000))
     estimate = chain_estimate(golden("chain"), keys=keys, num_timesteps=num_timesteps)
     assert_within(estimate - chain_total, 0.0)  # the same noise, so that the choice of t alone makes the difference
-    assert np.std(estimate - chain_total) > 1e-3
+    assert np.std(estimate - chain_total) > 1e-4  # far above rounding: with K < T something is left to chance
 
 
 def test_of_all_timesteps_the_estimate_is_the_loop(golden):
