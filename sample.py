@@ -24,7 +24,7 @@ import numpy as np
 from absl import app, flags, logging
 from tqdm import tqdm
 
-from ddpm_jax import experiment, figures, images, neighbours, parallel, sampling, workdir
+from ddpm_jax import figures, images, neighbours, parallel, sampling, workdir
 from ddpm_jax.signals import StopRequest
 
 _GRID_IMAGES = 100
@@ -120,7 +120,7 @@ def draw_interpolations(
 ) -> None:
     """Figures 8 and 9: several pairs by T / 2 steps, and the first by 0 to T."""
     made, params = loaded.experiment, parallel.replicate(loaded.params)
-    source = experiment.load_data(made.config)
+    source = made.load_data()
     if not sources:
         indices = np.random.default_rng(seed).integers(len(source), size=2 * num_images)
     elif len(sources) % 2 or not all(text.isdecimal() and int(text) < len(source) for text in sources):
@@ -139,7 +139,7 @@ def draw_neighbours(
 ) -> int:
     """Figures 15 and 16, and how many of the samples are copies; returns the exit code."""
     made = loaded.experiment
-    source = experiment.load_data(made.config)
+    source = made.load_data()
     if crop > min(made.image_shape[:2]):
         raise ValueError(f"--crop={crop} must be at most {min(made.image_shape[:2])}, the side of the images.")
     if code := draw_all(loaded, samples, num_samples=num_samples, batch_size=batch_size, seed=seed):

@@ -31,7 +31,7 @@ def train(config: ml_collections.ConfigDict, directory: Path) -> int:
     experiment.check(config, default.get_config())
     made = experiment.make(config)
     parallel.check_batch_size("train.batch_size", config.train.batch_size)
-    source = experiment.load_data(config)
+    source = made.load_data()
     workdir.claim(directory, config)
     print(f"{len(source)} images of {made.image_shape}, {parallel.describe()}, folder {directory.absolute()}")
 

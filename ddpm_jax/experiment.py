@@ -105,16 +105,6 @@ def make(config: ml_collections.ConfigDict) -> Experiment:
     return experiment
 
 
-def load_data(config: ml_collections.ConfigDict, split: str | None = None) -> data.Source:
-    """The data set that the config names; of another split than the one it trains on, if given."""
-    settings = config.data
-    return data.load(
-        settings.name, split=split or settings.split, data_dir=settings.data_dir,
-        image_size=(settings.image_size[0], settings.image_size[-1]), channels=settings.channels,
-        memory_limit_gib=settings.memory_limit_gib,
-    )  # fmt: skip
-
-
 def check(config: ml_collections.ConfigDict, default: ml_collections.ConfigDict) -> None:
     """Refuses a config that has not the fields of `default`, of its types and in their ranges.
 

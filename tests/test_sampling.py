@@ -79,6 +79,17 @@ def test_the_chain_is_the_loop_of_its_steps():
     np.testing.assert_allclose(x_0, x_t, rtol=1e-5, atol=1e-6)
 
 
+def test_the_whole_chain_is_one_scan():
+    process = diffusion.make_process(beta_schedule("linear", 1000))
+    draw = functools.partial(sampling.sample_loop, process, gaussian_denoise_fn(process), shape=(4, 4, 1))
+    scans = [
+        equation.params["length"]
+        for equation in jax.make_jaxpr(draw)(keys=sampling.image_keys(0, np.arange(2))).eqns
+        if equation.primitive.name == "scan"
+    ]
+    assert scans == [1000]
+
+
 def test_an_image_does_not_depend_on_the_batch_it_is_drawn_in():
     process = diffusion.make_process(beta_schedule("linear", 10))
     draw = functools.partial(sampling.sample_loop, process, gaussian_denoise_fn(process), shape=(4, 4, 1), clip=False)
