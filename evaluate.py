@@ -17,10 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
-from tqdm import tqdm
 
 from ddpm_jax import data, images, likelihood, paper, parallel, sampling, workdir
-from ddpm_jax.signals import StopRequest
+from ddpm_jax.resumable import Rows, Stopped
 
 _FAST_TIMESTEPS = 20
 
@@ -101,46 +100,22 @@ def table(
     if file.is_file():
         print(f"From {file}, which is there already:")
         return json.loads(file.read_text())
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial, count = (path.with_name(f"{path.name}.partial.{suffix}") for suffix in ("npy", "txt"))
-    rows = measure(task, function, width=width, partial=partial, count=count)
-    found = {"settings": task.settings, **summarize(rows)}
-    workdir.write_atomically(file, json.dumps(found, indent=1) + "\n")
-    partial.unlink()
-    count.unlink()
-    print(f"Written to {file}:")
-    return found
-
-
-def measure(task: Task, function: Callable, *, width: int, partial: Path, count: Path) -> np.ndarray:
-    """`function` of every image, on all devices: [N, D] float32; see `table`. Exits if a signal asks for it.
-
-    What is done lies in `partial`, and its number in `count`.
-    """
-    num_images = len(task.indices)
-    done = int(count.read_text()) if count.is_file() and partial.is_file() else 0
-    mode = "r+" if done else "w+"
-    rows = np.lib.format.open_memmap(partial, mode=mode, dtype=np.float32, shape=(num_images, width))
-    if done:
-        print(f"Continuing after {done} of {num_images} images.")
+    shape = (len(task.indices), width)
+    rows = Rows(path.with_name(f"{path.name}.rows"), settings=task.settings, shape=shape, dtype=np.float32)
     mapped = parallel.pmap_batches(lambda params, pixels, keys: function(params, images.from_uint8(pixels), keys))
     params = parallel.replicate(task.loaded.params)
-    with StopRequest() as stop, tqdm(total=num_images, initial=done, unit="image", smoothing=0.0) as bar:
-        while done < num_images and not stop.received:
-            # The last batch is filled up: no second compilation.
-            indices = task.indices[np.minimum(np.arange(done, done + task.batch_size), num_images - 1)]
-            pixels, _ = task.source.read(indices)
-            batch = mapped(params, pixels, sampling.image_keys(task.settings["seed"], indices))
-            batch = np.asarray(batch)[: num_images - done]
-            rows[done : done + len(batch)] = batch
-            rows.flush()
-            done += len(batch)
-            workdir.write_atomically(count, str(done))
-            bar.update(len(batch))
-    if stop.received:
-        print(f"Stopped after {done} of {num_images} images; the same command continues.")
-        sys.exit(stop.exit_code)
-    return rows
+
+    def measure(numbers: np.ndarray) -> np.ndarray:  # [B, D]
+        indices = task.indices[np.minimum(numbers, len(task.indices) - 1)]
+        pixels, _ = task.source.read(indices)
+        return mapped(params, pixels, sampling.image_keys(task.settings["seed"], indices))
+
+    rows.fill(measure, batch_size=task.batch_size)
+    found = {"settings": task.settings, **summarize(np.asarray(rows.array))}
+    workdir.write_atomically(file, json.dumps(found, indent=1) + "\n")
+    rows.remove()
+    print(f"Written to {file}:")
+    return found
 
 
 def as_json(values: np.ndarray) -> dict[str, float]:
@@ -254,6 +229,9 @@ def main(argv: list[str]) -> int:
         print(", ".join(f"{name} {value}" for name, value in task.settings.items()), parallel.describe(), sep="; ")
         for metric in _METRICS.value:
             METRICS[metric](task)
+    except Stopped as stopped:
+        print(stopped)
+        return stopped.exit_code
     except (ValueError, OSError) as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 1

@@ -25,7 +25,7 @@ from absl import app, flags, logging
 from tqdm import tqdm
 
 from ddpm_jax import figures, images, neighbours, parallel, sampling, workdir
-from ddpm_jax.signals import StopRequest
+from ddpm_jax.resumable import Rows, Stopped
 
 _GRID_IMAGES = 100
 _ROWS = 10  # of a figure, or its columns, where --num_samples does not say
@@ -58,43 +58,28 @@ _OUT = flags.DEFINE_string(
 flags.mark_flag_as_required("workdir")
 
 
-def draw_all(loaded: workdir.Loaded, path: Path, *, num_samples: int, batch_size: int, seed: int) -> int:
-    """Draws what is not there yet and writes it; returns the exit code.
+def weights(loaded: workdir.Loaded) -> str:
+    """Which of the two the flags ask for."""
+    return "ema" if (loaded.experiment.config.sample.ema if _EMA.value is None else _EMA.value) else "raw"
 
-    Until all are drawn, they lie in `<path>.partial.npy` and their number in `<path>.partial.txt`.
-    """
+
+def draw_all(loaded: workdir.Loaded, path: Path, *, num_samples: int, batch_size: int, seed: int) -> None:
+    """Draws what is not there yet and writes it."""
     if path.is_file():
         print(f"They are there already: {path}")
-        return 0
-    array_path, count_path = path.with_suffix(".partial.npy"), path.with_suffix(".partial.txt")
-    path.parent.mkdir(parents=True, exist_ok=True)
+        return
+    settings = dict(step=loaded.step, weights=weights(loaded), seed=seed)
     shape = (num_samples, *loaded.experiment.image_shape)
-    done = int(count_path.read_text()) if count_path.is_file() and array_path.is_file() else 0
-    drawn = np.lib.format.open_memmap(array_path, mode="r+" if done else "w+", dtype=np.uint8, shape=shape)
-    if done:
-        print(f"Continuing after {done} of {num_samples} images.")
+    drawn = Rows(path, settings=settings, shape=shape, dtype=np.uint8)
     draw = parallel.pmap_batches(lambda params, keys: images.to_uint8(loaded.experiment.sample(params, keys)))
     params = parallel.replicate(loaded.params)
-    with StopRequest() as stop, tqdm(total=num_samples, initial=done, unit="image", smoothing=0.0) as bar:
-        while done < num_samples and not stop.received:
-            indices = np.arange(done, done + batch_size)  # the last batch is drawn whole: no second compilation
-            batch = np.asarray(draw(params, sampling.image_keys(seed, indices)))[: num_samples - done]
-            drawn[done : done + len(batch)] = batch
-            drawn.flush()
-            done += len(batch)
-            workdir.write_atomically(count_path, str(done))
-            bar.update(len(batch))
-    if stop.received:
-        print(f"Stopped after {done} of {num_samples} images; the same command continues.")
-        return stop.exit_code
-    images.save_png(path.with_suffix(".png"), images.grid(drawn[:_GRID_IMAGES]))
+    drawn.fill(lambda indices: draw(params, sampling.image_keys(seed, indices)), batch_size=batch_size)
+    images.save_png(path.with_suffix(".png"), images.grid(drawn.array[:_GRID_IMAGES]))
     with zipfile.ZipFile(path.with_suffix(".unfinished"), "w") as archive:  # as np.savez writes it, but never in memory
-        archive.write(array_path, "arr_0.npy")
+        archive.write(drawn.file, "arr_0.npy")
     path.with_suffix(".unfinished").replace(path)
-    array_path.unlink()
-    count_path.unlink()
+    drawn.remove()
     print(f"Images: {path}\nGrid of the first {min(_GRID_IMAGES, num_samples)}: {path.with_suffix('.png')}")
-    return 0
 
 
 def draw_progressive(loaded: workdir.Loaded, path: Path, **settings: int) -> None:
@@ -136,14 +121,13 @@ def draw_interpolations(
 
 def draw_neighbours(
     loaded: workdir.Loaded, path: Path, *, samples: Path, num_samples: int, batch_size: int, seed: int, crop: int
-) -> int:
-    """Figures 15 and 16, and how many of the samples are copies; returns the exit code."""
+) -> None:
+    """Figures 15 and 16, and how many of the samples are copies."""
     made = loaded.experiment
     source = made.load_data()
     if crop > min(made.image_shape[:2]):
         raise ValueError(f"--crop={crop} must be at most {min(made.image_shape[:2])}, the side of the images.")
-    if code := draw_all(loaded, samples, num_samples=num_samples, batch_size=batch_size, seed=seed):
-        return code
+    draw_all(loaded, samples, num_samples=num_samples, batch_size=batch_size, seed=seed)
     with np.load(samples) as arrays:
         drawn = arrays["arr_0"]
     # A model that was trained on mirrored images can copy those too.
@@ -165,7 +149,6 @@ def draw_neighbours(
         f"({copies / num_samples:.2%}). Exact repeats among the samples: {neighbours.num_repeats(drawn)}. Median "
         f"distance to the nearest training image: {np.median(distances[:, 0]):.1f} (in pixels of 0..255)."
     )
-    return 0
 
 
 def save_table(path: Path, table: np.ndarray) -> None:
@@ -174,23 +157,23 @@ def save_table(path: Path, table: np.ndarray) -> None:
     print(f"{table.shape[0]} rows of {table.shape[1]} images: {path}")
 
 
-def draw(loaded: workdir.Loaded, mode: str) -> int:
-    """Does what the flags ask for; returns the exit code."""
+def draw(loaded: workdir.Loaded, mode: str) -> None:
+    """Does what the flags ask for."""
     settings = loaded.experiment.config.sample
     rows = settings.num_samples if mode in ("samples", "neighbours") else _ROWS
     num_samples = _NUM_SAMPLES.value or rows
     batch_size = _BATCH_SIZE.value or settings.batch_size
     seed = settings.seed if _SEED.value is None else _SEED.value
-    weights = "ema" if (settings.ema if _EMA.value is None else _EMA.value) else "raw"
-    print(f"{num_samples} images, step {loaded.step}, {weights} weights, seed {seed}, {parallel.describe()}.")
-    folder, name = Path(_WORKDIR.value) / workdir.SAMPLES, f"step{loaded.step}_{weights}_seed{seed}_{num_samples}.npz"
+    used = weights(loaded)
+    print(f"{num_samples} images, step {loaded.step}, {used} weights, seed {seed}, {parallel.describe()}.")
+    folder, name = Path(_WORKDIR.value) / workdir.SAMPLES, f"step{loaded.step}_{used}_seed{seed}_{num_samples}.npz"
     samples = Path(_OUT.value or folder / name) if mode == "samples" else folder / name
     figure = Path(_OUT.value or folder / f"{mode}_{name}").with_suffix(".png")
     whole = dict(num_samples=num_samples, batch_size=min(batch_size, num_samples), seed=seed)
     table = dict(num_images=num_samples, batch_size=batch_size, seed=seed)
     match mode:
         case "samples":
-            return draw_all(loaded, samples, **whole)
+            draw_all(loaded, samples, **whole)
         case "progressive":
             draw_progressive(loaded, figure, **table)
         case "shared_latents":
@@ -198,8 +181,7 @@ def draw(loaded: workdir.Loaded, mode: str) -> int:
         case "interpolate":
             draw_interpolations(loaded, figure, sources=_SOURCES.value, **table)
         case "neighbours":
-            return draw_neighbours(loaded, figure, samples=samples, crop=_CROP.value, **whole)
-    return 0
+            draw_neighbours(loaded, figure, samples=samples, crop=_CROP.value, **whole)
 
 
 def main(argv: list[str]) -> int:
@@ -208,10 +190,14 @@ def main(argv: list[str]) -> int:
         raise app.UsageError(f"Unknown argument {argv[1]!r}.")
     logging.set_verbosity(logging.WARNING)
     try:
-        return draw(workdir.load(_WORKDIR.value, step=_STEP.value, ema=_EMA.value), _MODE.value)
+        draw(workdir.load(_WORKDIR.value, step=_STEP.value, ema=_EMA.value), _MODE.value)
+    except Stopped as stopped:
+        print(stopped)
+        return stopped.exit_code
     except (ValueError, OSError) as error:
         print(f"sample.py: {error}", file=sys.stderr)
         return 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -120,12 +120,12 @@ def test_an_interrupted_run_continues_to_the_same_table(start, run, trained, tmp
         shutil.copytree(trained, tmp_path / name)
     arguments = ("--metrics=bpd", "--num_images=400", "--batch_size=2")
     process = start("evaluate.py", f"--workdir={tmp_path / 'stopped'}", *arguments)
-    count = tmp_path / "stopped" / "tables" / "bpd_step12_ema_train_400_seed0.partial.txt"
+    count = tmp_path / "stopped" / "tables" / "bpd_step12_ema_train_400_seed0.partial.json"
     wait_for(count.exists, process)
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 143, said
-    done = int(count.read_text())
+    done = json.loads(count.read_text())["done"]
     assert f"Stopped after {done} of 400 images" in said
     said = run("evaluate.py", f"--workdir={tmp_path / 'stopped'}", *arguments)
     assert f"Continuing after {done} of 400 images" in said

@@ -1,3 +1,4 @@
+import json
 import signal
 import time
 
@@ -57,17 +58,20 @@ def test_seed_weights_and_step_make_other_images(run, trained, drawn, tmp_path):
         assert not np.array_equal(load(path), load(drawn))
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_continues_to_the_same_images(start, run, trained, tmp_path):
     arguments = (f"--workdir={trained}", "--num_samples=400", "--batch_size=2")
     process = start("sample.py", *arguments, f"--out={tmp_path / 'stopped.npz'}")
-    count = tmp_path / "stopped.partial.txt"
+    count = tmp_path / "stopped.partial.json"
     while not count.exists():
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 143, output
-    done = int(count.read_text())
+    done = json.loads(count.read_text())["done"]
+    other = run("sample.py", *arguments, "--seed=1", f"--out={tmp_path / 'stopped.npz'}", code=1)
+    assert "holds what another command has not finished" in other
     assert f"Stopped after {done} of 400 images" in output
     output = run("sample.py", *arguments, f"--out={tmp_path / 'stopped.npz'}")
     assert f"Continuing after {done} of 400 images" in output

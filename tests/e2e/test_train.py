@@ -59,6 +59,7 @@ def test_a_work_folder_holds_everything_of_a_run(trained):
     assert any((trained / "tensorboard").iterdir())
 
 
+@pytest.mark.slow
 def test_the_same_command_again_continues_to_the_same_bits(run, trained, tmp_path):
     folder = tmp_path / "run"
     run("train.py", *TINY, f"--workdir={folder}", "--config.train.num_steps=6")
@@ -82,7 +83,9 @@ def test_a_run_that_is_killed_continues_to_the_same_bits(start, run, trained, tm
     assert losses(folder) == losses(trained)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_and_leaves_and_the_run_continues_to_the_same_bits(start, run, trained, tmp_path, number, code):
     folder = tmp_path / "run"
     endless = (*TINY, f"--workdir={folder}", "--config.train.checkpoint_every=1000000")
@@ -120,6 +123,7 @@ def test_a_second_ctrl_c_leaves_at_once():
     assert left.returncode == 130, left
 
 
+@pytest.mark.slow
 def test_four_devices_train_as_one_and_their_run_continues_on_one(run, trained, tmp_path):
     folder = tmp_path / "run"
     output = run("train.py", *TINY, f"--workdir={folder}", "--config.train.num_steps=8", devices=4)
@@ -170,6 +174,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(run, tmp_path)
     assert f"The last good checkpoint is {folder}/checkpoints/{step}" in output
 
 
+@pytest.mark.slow
 def test_a_folder_of_images_trains_and_draws_grids(run, tmp_path):
     rng = np.random.default_rng(0)
     for i in range(20):
