@@ -17,6 +17,8 @@ help:
 	@echo 'make lint       what CI checks of the style; make format mends most of it'
 	@echo 'make clean      remove $(VENV) and caches; runs/ stays'
 
+# Two devices of one core each: XLA does not keep two cores busy with convolutions as small as these.
+demo: export JAX_NUM_CPU_DEVICES = 2
 demo: $(INSTALLED)
 	@rm -rf $(DEMO)
 	@$(BIN)/python train.py --config=configs/digits.py --workdir=$(DEMO)
