@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
 
-from ddpm_jax import data, images, likelihood, paper, parallel, sampling, workdir
+from ddpm_jax import data, images, likelihood, parallel, sampling, workdir
+from ddpm_jax.paper import published
 from ddpm_jax.resumable import Rows, Stopped
 
 _FAST_TIMESTEPS = 20
@@ -75,10 +76,9 @@ def make_task() -> Task:
     if not 2 <= num_images <= len(source):
         raise ValueError(f"--num_images={num_images} must be from 2 to the {len(source)} that split {split!r} has.")
     chosen = data.batch_indices(len(source), seed=_SEED.value, step=0, batch_size=num_images)
-    ema = config.sample.ema if _EMA.value is None else _EMA.value
     settings = dict(
         data=config.data.name, split=split, num_images=num_images, seed=_SEED.value, step=loaded.step,
-        weights="ema" if ema else "raw", num_timesteps=loaded.experiment.process.num_timesteps, clip=True,
+        weights=loaded.weights, num_timesteps=loaded.experiment.process.num_timesteps, clip=True,
     )  # fmt: skip
     batch_size = min(_BATCH_SIZE.value or config.sample.batch_size, num_images)
     return Task(loaded, source, np.sort(chosen), batch_size, settings)
@@ -141,8 +141,8 @@ def summarize_bound(bound: np.ndarray) -> dict[str, Any]:
     rate = likelihood.progressive_rate(terms=terms, prior=prior)  # [N, T]
     rates, rmse = likelihood.mean_over_images(rate), likelihood.progressive_rmse(mse)
     rows = []
-    for row in paper.TABLE_4:
-        steps = max(1, round(row.reverse_steps / paper.TABLE_4[0].reverse_steps * num_timesteps))
+    for row in published.TABLE_4:
+        steps = max(1, round(row.reverse_steps / published.TABLE_4[0].reverse_steps * num_timesteps))
         t = num_timesteps - steps
         rows.append(
             dict(
@@ -182,14 +182,14 @@ def rate_distortion(task: Task) -> None:
     found = bound_table(task)
     print("Progressive coding (Table 4; the paper's are of CIFAR-10)")
     print("  reverse steps     rate, bits/dim              paper     RMSE, 0-255          paper")
-    for ours, theirs in zip(found["rate_distortion"], paper.TABLE_4, strict=True):
+    for ours, theirs in zip(found["rate_distortion"], published.TABLE_4, strict=True):
         rate = f"{ours['rate_bpd']:.5f} ± {ours['rate_standard_error']:.5f}"
         rmse = f"{ours['rmse']:.3f} ± {ours['rmse_standard_error']:.3f}"
         print(f"  {ours['reverse_steps']:<17} {rate:<25} {theirs.rate_bpd:8.5f}     {rmse:<18} {theirs.rmse:7.3f}")
     sums, last = found["bits_per_dim"], found["rate_distortion"][0]
     print(
         f"  rate {sums['rate L_1 + ... + L_T']['mean']:.2f} + distortion {sums['L_0']['mean']:.2f} bits/dim, RMSE "
-        f"{last['rmse']:.2f} (paper: {paper.RATE_BPD} + {paper.DISTORTION_BPD}, {paper.DISTORTION_RMSE})"
+        f"{last['rmse']:.2f} (paper: {published.RATE_BPD} + {published.DISTORTION_BPD}, {published.DISTORTION_RMSE})"
     )
     picture = task.path("rate_distortion").with_name(task.path("rate_distortion").name + ".png")
     curves = found["by_t"]

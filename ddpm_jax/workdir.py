@@ -20,6 +20,7 @@ class Loaded(NamedTuple):
     experiment: experiment.Experiment
     params: Any
     step: int  # of training
+    weights: str  # 'ema' or 'raw'
 
 
 def load(workdir: str | os.PathLike, *, step: int | None = None, ema: bool | None = None) -> Loaded:
@@ -31,18 +32,19 @@ def load(workdir: str | os.PathLike, *, step: int | None = None, ema: bool | Non
         ema: the averaged weights rather than the last ones; None: as the config's sample.ema says.
 
     Returns:
-        What the config describes, the parameters on the default device, and their training step.
+        What the config describes, the parameters on the default device, their training step, and which of the two.
 
     Raises:
         FileNotFoundError: if that is no work folder, or there is no checkpoint yet.
         ValueError: if the checkpoints cannot be read.
     """
     made = experiment.make(read_config(workdir))
-    name = "ema_params" if (made.config.sample.ema if ema is None else ema) else "params"
+    averaged = made.config.sample.ema if ema is None else ema
     on_one_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = checkpoint.abstract(made.abstract_params(), on_one_device)
+    name = "ema_params" if averaged else "params"
     step, params = checkpoint.restore_weights(Path(workdir) / CHECKPOINTS, name, like, step=step)
-    return Loaded(made, params, step)
+    return Loaded(made, params, step, "ema" if averaged else "raw")
 
 
 def read_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
