@@ -1,0 +1,71 @@
+"""Files that others publish, fetched once and known by their checksum."""
+
+import hashlib
+import http.client
+import os
+import tempfile
+import urllib.request
+from pathlib import Path
+
+_TIMEOUT_SECONDS = 30
+_CHUNK_BYTES = 1 << 20
+
+
+def cache_folder() -> Path:
+    """Where fetched files are kept: $DDPM_JAX_CACHE, else ddpm_jax in $XDG_CACHE_HOME, else ~/.cache/ddpm_jax."""
+    if named := os.environ.get("DDPM_JAX_CACHE"):
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ddpm_jax"
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hex digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _download(url: str, target: Path) -> None:
+    """Writes what `url` holds to `target`; OSError or HTTPException if that fails, or fewer bytes come than said."""
+    with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response, open(target, "wb") as file:
+        announced = response.headers.get("Content-Length")
+        while chunk := response.read(_CHUNK_BYTES):
+            file.write(chunk)
+        if announced is not None and file.tell() != int(announced):
+            raise OSError(f"{file.tell()} of {announced} bytes came")
+
+
+def fetch(name: str, *, url: str, checksum: str) -> Path:
+    """The path of a published file, downloaded into `cache_folder()` unless it lies there.
+
+    Whole or not at all: processes may fetch the same file at the same time, and be killed at it.
+
+    Args:
+        name: of the file in the cache folder.
+        url: where it is published.
+        checksum: its SHA-256 in hex digits, verified at each call.
+
+    Raises:
+        FileNotFoundError: if it is not there and cannot be downloaded; the message says how to bring it by hand.
+        ValueError: if the file there, or what was downloaded, has another checksum.
+    """
+    path = cache_folder() / name
+    if not path.exists():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{name}.") as folder:
+                _download(url, Path(folder) / name)
+                if (found := sha256(Path(folder) / name)) != checksum:
+                    raise ValueError(f"{url} holds a file of SHA-256 {found}, not {checksum}; it was not kept.")
+                os.replace(Path(folder) / name, path)
+        except (OSError, http.client.HTTPException) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise FileNotFoundError(
+                f"{str(path)!r} is not there, and could not be downloaded ({reason}): get {url} on a machine with a "
+                f"network, check that its SHA-256 is {checksum}, and put it there under that name."
+            ) from error
+    elif (found := sha256(path)) != checksum:
+        raise ValueError(
+            f"{str(path)!r} has SHA-256 {found}, not {checksum}: it is damaged, or another file. Delete it, and it is "
+            f"downloaded again."
+        )
+    return path

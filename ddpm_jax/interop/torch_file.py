@@ -1,0 +1,160 @@
+"""Reads what `torch.save(state_dict, path)` wrote, without torch and without running what is pickled in it.
+
+A pickle is a program: it may call any function that its reader can import. Here it may name an ordered dictionary, a
+tensor and the kinds of storage, and nothing else. Both layouts are read:
+
+    legacy  five pickles (magic number, version, platform, the object, the keys of its storages), then each storage:
+            its number of elements as int64 and its bytes. Tensors name their storage by key.
+    zip     since torch 1.6: NAME/data.pkl is the object, NAME/data/KEY the bytes of one storage.
+"""
+
+import collections
+import io
+import math
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_VERSION = 1001
+_DTYPES = {
+    "BoolStorage": "?",
+    "ByteStorage": "u1",
+    "CharStorage": "i1",
+    "ShortStorage": "<i2",
+    "IntStorage": "<i4",
+    "LongStorage": "<i8",
+    "HalfStorage": "<f2",
+    "FloatStorage": "<f4",
+    "DoubleStorage": "<f8",
+}
+# What reading a damaged pickle or archive can raise, besides ValueError.
+_DAMAGE = (
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    TypeError,
+)
+
+
+class _Storage(NamedTuple):
+    key: str
+    dtype: str
+    size: int  # in elements
+
+
+class _Tensor(NamedTuple):
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]  # both in elements
+
+
+class _Unpickler(pickle.Unpickler):
+    """Makes ordered dictionaries of `_Tensor`s, and refuses all else that a pickle may import."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "torch" and name in _DTYPES:
+            return _DTYPES[name]
+        if (module, name) == ("collections", "OrderedDict"):
+            return collections.OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            # Not a function of this module, whose attributes the pickle could set.
+            return lambda storage, offset, shape, strides, *_: _Tensor(storage, offset, tuple(shape), tuple(strides))
+        raise ValueError(f"it asks for {module}.{name}, which a dictionary of weights has no need of")
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        kind, dtype, key, _, size, *view = pid
+        if kind != "storage" or dtype not in _DTYPES.values() or any(part is not None for part in view):
+            raise ValueError(f"it refers to {pid!r}, which is not a plain storage")
+        return _Storage(key, dtype, size)
+
+
+def _array(name: str, tensor: _Tensor, stored: bytes) -> np.ndarray:
+    """The elements that a tensor takes from the bytes of its storage, copied."""
+    (_, dtype, size), offset, shape, strides = tensor
+    numbers = (size, offset, *shape, *strides)
+    if not all(type(number) is int and number >= 0 for number in numbers) or len(shape) != len(strides):
+        raise ValueError(f"{name!r} has size {size}, offset {offset}, shape {shape} and strides {strides}")
+    flat = np.frombuffer(stored, dtype)
+    count = math.prod(shape)
+    last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True)) if count else 0
+    if flat.size != size or last >= max(size, 1) or count > size:
+        raise ValueError(
+            f"{name!r} (offset {offset}, shape {shape}, strides {strides}) does not fit its storage of {flat.size}"
+        )
+    in_bytes = tuple(stride * flat.itemsize for stride in strides)
+    return np.lib.stride_tricks.as_strided(flat[offset:], shape, in_bytes, writeable=False).copy()
+
+
+def _load_tensors(file: io.BufferedIOBase) -> dict[str, _Tensor]:
+    """Unpickles the object that was saved."""
+    tensors = _Unpickler(file).load()
+    if not isinstance(tensors, dict):
+        raise ValueError(f"it holds a {type(tensors).__name__}, not a dictionary of tensors")
+    for name, tensor in tensors.items():
+        if not (isinstance(name, str) and isinstance(tensor, _Tensor) and isinstance(tensor.storage, _Storage)):
+            raise ValueError(f"its entry {name!r} is not a tensor")
+    return tensors
+
+
+def _read_zip(file: io.BufferedIOBase) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(file) as archive:
+        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+            raise ValueError("it is compressed, which torch.save does not do")
+        pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        if len(pickles) != 1:
+            raise ValueError(f"it is an archive with {len(pickles)} files data.pkl, not one")
+        folder = pickles[0].removesuffix("data.pkl")
+        if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
+            raise ValueError("its numbers are big-endian")
+
+        tensors = _load_tensors(io.BytesIO(archive.read(pickles[0])))
+        keys = {tensor.storage.key for tensor in tensors.values()}
+        stored = {key: archive.read(f"{folder}data/{key}") for key in keys}
+    return {name: _array(name, tensor, stored[tensor.storage.key]) for name, tensor in tensors.items()}
+
+
+def _read_legacy(file: io.BufferedIOBase) -> dict[str, np.ndarray]:
+    magic, version, platform = (_Unpickler(file).load() for _ in range(3))
+    if (magic, version) != (_LEGACY_MAGIC, _LEGACY_VERSION):
+        raise ValueError("it is in none of torch.save's layouts")
+    if not platform["little_endian"]:
+        raise ValueError("its numbers are big-endian")
+    tensors = _load_tensors(file)
+    itemsize = {tensor.storage.key: np.dtype(tensor.storage.dtype).itemsize for tensor in tensors.values()}
+    stored = {}
+    for key in _Unpickler(file).load():
+        size = int.from_bytes(file.read(8), "little") * itemsize[key]
+        stored[key] = file.read(size)
+        if len(stored[key]) != size:
+            raise ValueError(f"it ends within storage {key}, after {len(stored[key])} of {size} bytes")
+    return {name: _array(name, tensor, stored[tensor.storage.key]) for name, tensor in tensors.items()}
+
+
+def read_state_dict(path: Path) -> dict[str, np.ndarray]:
+    """Reads a dictionary of tensors: name -> array of the tensor's shape and dtype.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it is damaged, holds anything but a flat dictionary of tensors, asks for anything else to be
+            imported (named in the message, and not done), or a tensor reaches outside its storage.
+    """
+    with open(path, "rb") as file:
+        is_zip = file.read(4) == b"PK\x03\x04"
+        file.seek(0)
+        try:
+            return _read_zip(file) if is_zip else _read_legacy(file)
+        except ValueError as error:
+            raise ValueError(f"{str(path)!r} is not a file of weights that can be read: {error}.") from error
+        except _DAMAGE as error:
+            problem = " ".join(str(error).split()) or type(error).__name__
+            raise ValueError(f"{str(path)!r} is not a file of weights, or damaged ({problem}).") from error

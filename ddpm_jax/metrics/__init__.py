@@ -1,0 +1,1 @@
+"""How good samples are: what networks see in them, and the scores of the field over that."""

@@ -1,0 +1,273 @@
+"""The Inception network of 2015-12-05, whose features FID, KID and the Inception score are defined by.
+
+Szegedy et al. 2015 (arXiv:1512.00567) as TensorFlow published it, which torchvision's network differs from: average
+pools leave the padding out of the mean, the last block pools by maximum, and there are 1008 logits. The logits are
+without their bias, as in the code of the Inception score's authors (Salimans et al. 2016). The reference in PyTorch
+is torch-fidelity; layers are called as in the weights that it and pytorch-fid publish.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddpm_jax.download import fetch, sha256
+from ddpm_jax.interop.torch_file import read_state_dict
+from ddpm_jax.metrics.features import Extractor, Features, fingerprint
+
+SIZE = 299  # pixels
+NUM_CLASSES = 1008
+
+# TensorFlow's weights as pytorch-fid converted them. torch-fidelity publishes the same bytes.
+_FILE = "pt_inception-2015-12-05-6726825d.pth"
+_URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{_FILE}"
+_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+
+_NORM = ("weight", "bias", "running_mean", "running_var")  # of a batch norm
+_EPSILON = 1e-3
+
+
+class _Conv(NamedTuple):
+    """Convolution and ReLU; of stride 2 without padding, else with as much as keeps the size."""
+
+    name: str
+    features: int
+    kernel: tuple[int, int] = (1, 1)
+    strides: tuple[int, int] = (1, 1)
+
+
+def _average(x: jax.Array) -> jax.Array:
+    return nn.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False)
+
+
+def _maximum(x: jax.Array) -> jax.Array:
+    return nn.max_pool(x, (3, 3), (1, 1), "SAME")
+
+
+def _halve(x: jax.Array) -> jax.Array:
+    return nn.max_pool(x, (3, 3), (2, 2), "VALID")
+
+
+# A block is a row of branches, whose outputs are concatenated. A branch is a chain of convolutions and pools; a tuple
+# in it is a fork, convolutions side by side, concatenated.
+_Step = _Conv | Callable[[jax.Array], jax.Array] | tuple[_Conv, ...]
+_Block = tuple[tuple[_Step, ...], ...]
+
+
+def _block_a(pool: int) -> _Block:
+    return (
+        (_Conv("branch1x1", 64),),
+        (_Conv("branch5x5_1", 48), _Conv("branch5x5_2", 64, (5, 5))),
+        (_Conv("branch3x3dbl_1", 64), _Conv("branch3x3dbl_2", 96, (3, 3)), _Conv("branch3x3dbl_3", 96, (3, 3))),
+        (_average, _Conv("branch_pool", pool)),
+    )
+
+
+_BLOCK_B: _Block = (
+    (_Conv("branch3x3", 384, (3, 3), (2, 2)),),
+    (_Conv("branch3x3dbl_1", 64), _Conv("branch3x3dbl_2", 96, (3, 3)), _Conv("branch3x3dbl_3", 96, (3, 3), (2, 2))),
+    (_halve,),
+)
+
+
+def _block_c(width: int) -> _Block:
+    return (
+        (_Conv("branch1x1", 192),),
+        (_Conv("branch7x7_1", width), _Conv("branch7x7_2", width, (1, 7)), _Conv("branch7x7_3", 192, (7, 1))),
+        (
+            _Conv("branch7x7dbl_1", width),
+            _Conv("branch7x7dbl_2", width, (7, 1)),
+            _Conv("branch7x7dbl_3", width, (1, 7)),
+            _Conv("branch7x7dbl_4", width, (7, 1)),
+            _Conv("branch7x7dbl_5", 192, (1, 7)),
+        ),
+        (_average, _Conv("branch_pool", 192)),
+    )
+
+
+_BLOCK_D: _Block = (
+    (_Conv("branch3x3_1", 192), _Conv("branch3x3_2", 320, (3, 3), (2, 2))),
+    (
+        _Conv("branch7x7x3_1", 192),
+        _Conv("branch7x7x3_2", 192, (1, 7)),
+        _Conv("branch7x7x3_3", 192, (7, 1)),
+        _Conv("branch7x7x3_4", 192, (3, 3), (2, 2)),
+    ),
+    (_halve,),
+)
+
+
+def _block_e(pool: Callable[[jax.Array], jax.Array]) -> _Block:
+    return (
+        (_Conv("branch1x1", 320),),
+        (_Conv("branch3x3_1", 384), (_Conv("branch3x3_2a", 384, (1, 3)), _Conv("branch3x3_2b", 384, (3, 1)))),
+        (
+            _Conv("branch3x3dbl_1", 448),
+            _Conv("branch3x3dbl_2", 384, (3, 3)),
+            (_Conv("branch3x3dbl_3a", 384, (1, 3)), _Conv("branch3x3dbl_3b", 384, (3, 1))),
+        ),
+        (pool, _Conv("branch_pool", 192)),
+    )
+
+
+_BLOCKS: dict[str, _Block] = {
+    "Mixed_5b": _block_a(32),  # [B, 35, 35, 256]
+    "Mixed_5c": _block_a(64),  # [B, 35, 35, 288]
+    "Mixed_5d": _block_a(64),
+    "Mixed_6a": _BLOCK_B,  # [B, 17, 17, 768]
+    "Mixed_6b": _block_c(128),
+    "Mixed_6c": _block_c(160),
+    "Mixed_6d": _block_c(160),
+    "Mixed_6e": _block_c(192),
+    "Mixed_7a": _BLOCK_D,  # [B, 8, 8, 1280]
+    "Mixed_7b": _block_e(_average),  # [B, 8, 8, 2048]
+    "Mixed_7c": _block_e(_maximum),
+}
+
+
+def resize(images: jax.Array) -> jax.Array:
+    """Bilinear as `tf.image.resize_bilinear` of TensorFlow 1: output pixel i lies at i * (size / 299) of the input.
+
+    Not at the pixels' centres, which is what pytorch-fid's `resize_input` takes; FIDs of the two differ.
+
+    Args:
+        images: [B, H, W, C] float32, of any size.
+
+    Returns:
+        [B, 299, 299, C] float32, in the units of `images`.
+    """
+    for axis in (2, 1):
+        size = images.shape[axis]
+        position = np.arange(SIZE, dtype=np.float32) * np.float32(size / SIZE)
+        low = position.astype(np.int32)
+        high = np.minimum(low + 1, size - 1)
+        weight = np.expand_dims(position - low, tuple({0, 1, 2, 3} - {axis}))
+        low, high = (jnp.take(images, index, axis=axis) for index in (low, high))
+        images = low + (high - low) * weight
+    return images
+
+
+class Inception(nn.Module):
+    """[B, 299, 299, 3] float32 in [-1, 1) -> `Features`: 2048 of the last pool, 1008 logits without their bias."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> Features:
+        """Runs the stem, the blocks and the classifier, all in float32."""
+
+        def conv(x: jax.Array, spec: _Conv, name: str, padding: str | None = None) -> jax.Array:
+            padding = padding or ("SAME" if spec.strides == (1, 1) else "VALID")
+            layer = nn.Conv(spec.features, spec.kernel, spec.strides, padding, precision="highest", name=name)
+            return nn.relu(layer(x))
+
+        def run(x: jax.Array, step: _Step, block: str) -> jax.Array:
+            if isinstance(step, _Conv):
+                return conv(x, step, f"{block}.{step.name}")
+            if isinstance(step, tuple):
+                return jnp.concatenate([run(x, fork, block) for fork in step], axis=-1)
+            return step(x)
+
+        x = conv(x, _Conv("", 32, (3, 3), (2, 2)), "Conv2d_1a_3x3")  # [B, 149, 149, 32]
+        x = conv(x, _Conv("", 32, (3, 3)), "Conv2d_2a_3x3", "VALID")
+        x = _halve(conv(x, _Conv("", 64, (3, 3)), "Conv2d_2b_3x3"))  # [B, 73, 73, 64]
+        x = conv(x, _Conv("", 80), "Conv2d_3b_1x1")
+        x = _halve(conv(x, _Conv("", 192, (3, 3)), "Conv2d_4a_3x3", "VALID"))  # [B, 35, 35, 192]
+        for block, branches in _BLOCKS.items():
+            outputs = []
+            for branch in branches:
+                y = x
+                for step in branch:
+                    y = run(y, step, block)
+                outputs.append(y)
+            x = jnp.concatenate(outputs, axis=-1)
+        pool = x.mean(axis=(1, 2))
+        return Features(pool, nn.Dense(NUM_CLASSES, use_bias=False, precision="highest", name="fc")(pool))
+
+
+def apply(params: Any, pixels: jax.Array) -> Features:
+    """Resizes pixels, uint8 [B, H, W, C] of 1 (grey) or 3 channels, and runs `Inception` over them.
+
+    Raises:
+        ValueError: while tracing, of any other type or number of channels.
+    """
+    chex.assert_rank(pixels, 4)
+    if pixels.dtype != jnp.uint8 or pixels.shape[-1] not in (1, 3):
+        raise ValueError(
+            f"Inception takes uint8 images of 1 or 3 channels; got {pixels.dtype} of shape {pixels.shape}."
+        )
+    pixels = jnp.broadcast_to(pixels, (*pixels.shape[:-1], 3))  # grey as red, green and blue
+    return Inception().apply({"params": params}, (resize(pixels.astype(jnp.float32)) - 128.0) / 128.0)
+
+
+def params_from_state_dict(weights: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """The parameters of `Inception` from weights called as pytorch-fid calls them.
+
+    Each batch norm is folded into the convolution before it, in float64. The bias of the logits is left out.
+
+    Args:
+        weights: name -> array: of each layer `.conv.weight` [out, in, h, w] and `.bn.weight`, `.bn.bias`,
+            `.bn.running_mean`, `.bn.running_var` [out]; `fc.weight` [1008, 2048] and `fc.bias`.
+
+    Raises:
+        ValueError: naming what is missing, left over, of another shape or not finite.
+    """
+    image = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32)
+    like = jax.eval_shape(Inception().init, jax.random.key(0), image)["params"]
+    expected = {"fc.weight": (NUM_CLASSES, like["fc"]["kernel"].shape[0]), "fc.bias": (NUM_CLASSES,)}
+    layers = [name for name in like if name != "fc"]
+    for name in layers:
+        h, w, in_ch, out_ch = like[name]["kernel"].shape
+        expected |= {f"{name}.conv.weight": (out_ch, in_ch, h, w)} | {f"{name}.bn.{key}": (out_ch,) for key in _NORM}
+    # Newer versions of torch count the steps of a batch norm, which only training reads.
+    found = {name: array for name, array in weights.items() if not name.endswith(".num_batches_tracked")}
+    problems = [f"missing: {name}" for name in expected if name not in found]
+    problems += [f"left over: {name}" for name in found if name not in expected]
+    both = [name for name in expected if name in found]
+    problems += [f"{n} has shape {found[n].shape}, not {expected[n]}" for n in both if found[n].shape != expected[n]]
+    problems += [f"{name} is not finite" for name in both if not np.isfinite(found[name]).all()]
+    if problems:
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise ValueError("These are not the weights of Inception: " + "; ".join(problems[:5]) + more + ".")
+
+    params = {"fc": {"kernel": np.ascontiguousarray(found["fc.weight"].T, np.float32)}}
+    for name in layers:
+        scale, bias, mean, var = (found[f"{name}.bn.{key}"].astype(np.float64) for key in _NORM)
+        scale = scale / np.sqrt(var + _EPSILON)
+        kernel = found[f"{name}.conv.weight"].transpose(2, 3, 1, 0) * scale  # [h, w, in, out]
+        params[name] = {
+            "kernel": np.ascontiguousarray(kernel, np.float32),
+            "bias": (bias - mean * scale).astype(np.float32),
+        }
+    return params
+
+
+def _read_weights(path: Path) -> dict[str, np.ndarray]:
+    if path.suffix != ".npz":
+        return read_state_dict(path)
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def extractor(path: Path | None = None) -> Extractor:
+    """The Inception network with its weights: 2048 features and 1008 logits.
+
+    Args:
+        path: of weights as `params_from_state_dict` takes them, a file of `torch.save` or `np.savez` (.npz). Without
+            one, those that FID means, downloaded once into `download.cache_folder()`.
+
+    Returns:
+        Called 'inception-2015-12-05' if the file is the published one, else 'inception-custom': scores by other
+        weights compare with nobody's.
+
+    Raises:
+        FileNotFoundError: if there is no such file, or it could not be downloaded; the message says where from.
+        ValueError: if the file is damaged or holds anything else.
+    """
+    path = fetch(_FILE, url=_URL, checksum=_SHA256) if path is None else Path(path)
+    name = "inception-2015-12-05" if sha256(path) == _SHA256 else "inception-custom"
+    params = params_from_state_dict(_read_weights(path))
+    return Extractor(name=name, fingerprint=fingerprint(params), params=params, apply=apply)
