@@ -8,12 +8,13 @@
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+PARITY := $(VENV)/parity
 DEMO := runs/demo
 
 help:
 	@echo 'make demo       train on handwritten digits and draw 100 of them: a few minutes on 2 cores'
 	@echo 'make test       the tests, but for the slow ones'
-	@echo 'make test-slow  the slow ones'
+	@echo 'make test-slow  the slow ones, some beside PyTorch, which it installs'
 	@echo 'make lint       what CI checks of the style; make format mends most of it'
 	@echo 'make clean      remove $(VENV) and caches; runs/ stays'
 
@@ -28,7 +29,7 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -q -m 'not slow'
 
-test-slow: $(INSTALLED)
+test-slow: $(PARITY)
 	$(BIN)/python -m pytest -q -m slow
 
 lint: $(INSTALLED)
@@ -45,4 +46,8 @@ clean:
 
 $(INSTALLED): requirements.txt setup.cfg pyproject.toml make_venv.sh
 	@PYTHON='$(PYTHON)' sh make_venv.sh $(VENV)
+	@touch $@
+
+$(PARITY): $(INSTALLED) requirements-parity.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-parity.txt
 	@touch $@

@@ -1,0 +1,83 @@
+"""Inception beside torch-fidelity's and pytorch-fid's, with random weights in the published layout."""
+
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from ddpm_jax.metrics import inception
+
+pytestmark = pytest.mark.slow
+
+TOLERANCE = 1e-5  # of the largest value; pixels taken at their centres would differ by over 1e-3
+
+
+def assert_close(ours: jax.Array, theirs: np.ndarray) -> None:
+    assert ours.dtype == np.float32
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE * np.abs(theirs).max())
+
+
+@pytest.fixture(scope="module")
+def saved(torches, random_weights, tmp_path_factory):
+    """The random weights as `torch.save` writes them, in both layouts."""
+    tensors = {name: torches.torch.from_numpy(array) for name, array in random_weights.items()}
+    folder = tmp_path_factory.mktemp("weights")
+    paths = SimpleNamespace(zip=folder / "zip.pth", legacy=folder / "legacy.pth")
+    torches.torch.save(tensors, paths.zip)
+    torches.torch.save(tensors, paths.legacy, _use_new_zipfile_serialization=False)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def fidelity(torches, saved):
+    """`fidelity(pixels)` -> features and logits of torch-fidelity; their loading checks every name and shape."""
+    module = torches.fidelity.FeatureExtractorInceptionV3(
+        "random", ["2048", "logits_unbiased"], feature_extractor_weights_path=saved.zip
+    )
+
+    def run(pixels: np.ndarray) -> list[np.ndarray]:
+        return [feature.numpy() for feature in module(torches.torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()))]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def extractor(saved):
+    return inception.extractor(saved.zip)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (32, 32), (48, 64), (299, 299), (320, 400)])
+def test_features_and_logits_are_torch_fidelitys(extractor, fidelity, random_images, size):
+    pixels = random_images(3, *size)
+    features = jax.jit(extractor.apply)(extractor.params, pixels)
+    pool, logits = fidelity(pixels)
+    assert 0.1 < pool.std() < 10  # neither died out nor exploded on the way
+    assert pool.std(axis=0).mean() > 100 * TOLERANCE  # and it tells images apart
+    assert_close(features.pool, pool)
+    assert_close(features.logits, logits)
+
+
+def test_features_are_pytorch_fids_where_nothing_is_resized(
+    torches, extractor, random_weights, random_images, monkeypatch
+):
+    tensors = {name: torches.torch.from_numpy(array) for name, array in random_weights.items()}
+    monkeypatch.setattr(torches.fid, "load_state_dict_from_url", lambda *_, **__: tensors)
+    module = torches.fid.InceptionV3(resize_input=False, normalize_input=False).eval()
+    pixels = random_images(2, 299, 299)
+    images = torches.torch.from_numpy((pixels.transpose(0, 3, 1, 2).astype(np.float32) - 128) / 128)
+    (pool,) = module(images)
+    assert_close(jax.jit(extractor.apply)(extractor.params, pixels).pool, pool.squeeze((2, 3)).numpy())
+
+
+def test_both_layouts_of_torch_save_hold_the_same(saved, extractor, random_weights):
+    legacy = inception.extractor(saved.legacy)
+    assert (legacy.name, legacy.fingerprint) == (extractor.name, extractor.fingerprint)
+    for name, array in inception.read_state_dict(saved.legacy).items():
+        np.testing.assert_array_equal(array, random_weights[name])
+
+
+def test_the_recorded_features_are_torch_fidelitys(golden, fidelity):
+    recorded = golden("inception")
+    for name, theirs in zip(("pool", "logits"), fidelity(recorded["pixels"]), strict=True):
+        np.testing.assert_allclose(recorded[name], theirs, rtol=0, atol=TOLERANCE * np.abs(theirs).max())
