@@ -30,7 +30,7 @@ _METRICS = flags.DEFINE_list(
     "bpd: the bound on the negative log-likelihood, at every timestep; rd: rate-distortion, of the same pass; "
     "bpd_fast: an unbiased estimate of the bound from a few timesteps an image.",
 )  # fmt: skip
-_SPLIT = flags.DEFINE_string("split", None, "Of the data set. Default: test; of digits, which has no other, train.")
+_SPLIT = flags.DEFINE_string("split", "test", "Of the data set.")
 _NUM_IMAGES = flags.DEFINE_integer("num_images", None, "How many, at random. Default: all.", lower_bound=2)
 _NUM_TIMESTEPS = flags.DEFINE_integer(
     "num_timesteps", None, f"Of bpd_fast, an image. Default: {_FAST_TIMESTEPS}.", lower_bound=1
@@ -70,7 +70,7 @@ def make_task() -> Task:
         raise ValueError(f"Unknown metric {unknown[0]!r} in --metrics; choose from {', '.join(METRICS)}.")
     loaded = workdir.load(_WORKDIR.value, step=_STEP.value, ema=_EMA.value)
     config = loaded.experiment.config
-    split = _SPLIT.value or ("train" if config.data.name == "digits" else "test")
+    split = _SPLIT.value
     source = loaded.experiment.load_data(split)
     num_images = _NUM_IMAGES.value or len(source)
     if not 2 <= num_images <= len(source):

@@ -234,17 +234,29 @@ def test_a_file_that_cannot_be_read_is_no_broken_image(tmp_path):
 
 
 def test_digits_are_those_of_scikit_learn():
-    source = load("digits", image_size=(8, 8), channels=1, memory_limit_gib=1.0)
+    source = load("digits", split="all", image_size=(8, 8), channels=1, memory_limit_gib=1.0)
     expected = load_digits()
     np.testing.assert_array_equal(np.round(source.images[..., 0] * (16 / 255)), expected.images)
     assert (source.images.min(), source.images.max(), source.images.shape) == (0, 255, (1797, 8, 8, 1))
     np.testing.assert_array_equal(source.labels, expected.target)
     assert (source.num_classes, source.class_names) == (10, tuple("0123456789"))
-    larger = load("digits", image_size=(16, 12), channels=3, memory_limit_gib=0.0)
+    larger = load("digits", split="all", image_size=(16, 12), channels=3, memory_limit_gib=0.0)
     image = Image.fromarray(source.images[5, :, 1:7, 0]).resize((12, 16), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(larger.read([5])[0][0], np.stack([image] * 3, axis=-1))
-    with pytest.raises(ValueError, match="one split, 'train', and no 'test'"):
-        load("digits", split="test", image_size=(8, 8), channels=1, memory_limit_gib=1.0)
+    with pytest.raises(ValueError, match="the splits train, test, all, and no 'val'"):
+        load("digits", split="val", image_size=(8, 8), channels=1, memory_limit_gib=1.0)
+
+
+def test_every_fifth_digit_is_held_out():
+    options = dict(image_size=(8, 8), channels=1, memory_limit_gib=1.0)
+    whole, train, test = (load("digits", split=split, **options) for split in ("all", "train", "test"))
+    assert (len(whole), len(train), len(test)) == (1797, 1438, 359)
+    held_out = np.zeros(1797, bool)
+    held_out[4::5] = True
+    for split, rows in ((test, held_out), (train, ~held_out)):
+        np.testing.assert_array_equal(split.images, whole.images[rows])
+        np.testing.assert_array_equal(split.labels, whole.labels[rows])
+    assert np.bincount(test.labels).min() > 25  # no class is missing
 
 
 def _field(number, content):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from e2e.test_train import wait_for
 
-NAME = "step12_ema_train_7_seed0"
+NAME = "step12_ema_test_7_seed0"
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def assert_same(ours, theirs, rel=1e-4):
 def test_the_table_says_what_the_bound_consists_of(output, workdir):
     found = read(workdir, f"bpd_{NAME}")
     assert found["settings"] == {
-        "data": "digits", "split": "train", "num_images": 7, "seed": 0, "step": 12, "weights": "ema",
+        "data": "digits", "split": "test", "num_images": 7, "seed": 0, "step": 12, "weights": "ema",
         "num_timesteps": 10, "clip": True,
     }  # fmt: skip
     sums = {name: value["mean"] for name, value in found["bits_per_dim"].items()}
@@ -108,7 +108,7 @@ def test_the_fast_estimate_from_every_timestep_is_the_bound(run, output, workdir
 
 def test_seed_weights_and_images_make_other_numbers(run, output, workdir):
     totals = {read(workdir, f"bpd_{NAME}")["bits_per_dim"]["total"]["mean"]}
-    names = ("step12_ema_train_7_seed1", "step12_raw_train_7_seed0", "step12_ema_train_9_seed0")
+    names = ("step12_ema_test_7_seed1", "step12_raw_test_7_seed0", "step12_ema_test_9_seed0")
     for choice, name in zip(("--seed=1", "--noema", "--num_images=9"), names, strict=True):
         run("evaluate.py", f"--workdir={workdir}", "--num_images=7", "--batch_size=4", choice)
         totals.add(read(workdir, f"bpd_{name}")["bits_per_dim"]["total"]["mean"])
@@ -118,17 +118,17 @@ def test_seed_weights_and_images_make_other_numbers(run, output, workdir):
 def test_an_interrupted_run_continues_to_the_same_table(start, run, trained, tmp_path):
     for name in ("stopped", "through"):
         shutil.copytree(trained, tmp_path / name)
-    arguments = ("--metrics=bpd", "--num_images=400", "--batch_size=2")
+    arguments = ("--metrics=bpd", "--num_images=350", "--batch_size=2")
     process = start("evaluate.py", f"--workdir={tmp_path / 'stopped'}", *arguments)
-    count = tmp_path / "stopped" / "tables" / "bpd_step12_ema_train_400_seed0.partial.json"
+    count = tmp_path / "stopped" / "tables" / "bpd_step12_ema_test_350_seed0.partial.json"
     wait_for(count.exists, process)
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 143, said
     done = json.loads(count.read_text())["done"]
-    assert f"Stopped after {done} of 400 images" in said
+    assert f"Stopped after {done} of 350 images" in said
     said = run("evaluate.py", f"--workdir={tmp_path / 'stopped'}", *arguments)
-    assert f"Continuing after {done} of 400 images" in said
+    assert f"Continuing after {done} of 350 images" in said
     run("evaluate.py", f"--workdir={tmp_path / 'through'}", *arguments)
     ours, theirs = (tmp_path / name / "tables" for name in ("stopped", "through"))
     (table,) = theirs.iterdir()
@@ -140,8 +140,8 @@ def test_an_interrupted_run_continues_to_the_same_table(start, run, trained, tmp
     ("arguments", "message"),
     [
         (["--metrics=bdp"], "Unknown metric 'bdp' in --metrics; choose from bpd, rd, bpd_fast"),
-        (["--split=test"], "digits has one split, 'train', and no 'test'"),
-        (["--num_images=1798"], "--num_images=1798 must be from 2 to the 1797 that split 'train' has"),
+        (["--split=val"], "digits has the splits train, test, all, and no 'val'"),
+        (["--num_images=360"], "--num_images=360 must be from 2 to the 359 that split 'test' has"),
         (["--metrics=bpd_fast", "--num_timesteps=11"], "num_timesteps=11 must be from 1 to the process's 10"),
         (["--step=5"], "there are [4, 8, 12]"),
         (["surprise"], "surprise"),

@@ -1,0 +1,146 @@
+"""Features that need no download: those of a small classifier, trained on a data set's own labels.
+
+They suit small images that Inception-v3 has never seen the like of, and they are another space: what is measured in
+them is no FID. Call it `fd_classifier`, `kd_classifier` and so on. Numbers compare only between extractors of one
+fingerprint.
+"""
+
+import hashlib
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ddpm_jax import data, images
+from ddpm_jax.metrics.features import Extractor, Features
+
+_WIDTH = 64  # D of the features
+
+
+class _Classifier(nn.Module):
+    """Three convolutions, each but the first at half the resolution of the one before, a mean, two dense layers."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> Features:
+        """Args: x: [B, H, W, C] in [-1, 1]."""
+        for ch, stride in ((32, 1), (64, 2), (128, 2)):
+            x = nn.Conv(ch, (3, 3), strides=stride)(x)
+            x = nn.relu(nn.GroupNorm(num_groups=8)(x))
+        pool = nn.relu(nn.Dense(_WIDTH)(x.mean(axis=(1, 2))))  # [B, 64]
+        return Features(pool, nn.Dense(self.num_classes)(pool))
+
+
+def train(
+    source: data.Source,
+    *,
+    name: str,
+    seed: int = 0,
+    num_steps: int = 500,
+    batch_size: int = 128,
+    learning_rate: float = 2e-3,
+) -> Extractor:
+    """Trains a classifier of the labels; its last hidden layer, 64 wide, becomes the features.
+
+    A function of its arguments, bit for bit on one machine, however many devices there are: it uses one.
+
+    Args:
+        source: the training split.
+        name: of the data set; the extractor is 'classifier-<name>'.
+        seed: of the weights, and of the order of the images.
+        num_steps: of Adam, with a rate that falls to 0 as a cosine. The default suits digits.
+        batch_size: images a step.
+        learning_rate: of the first step.
+
+    Raises:
+        ValueError: if the data set has no labels.
+        FloatingPointError: if the loss is not finite.
+    """
+    if source.num_classes < 2:
+        raise ValueError(f"A classifier needs labels of 2 classes or more; the data set {name!r} has none.")
+    network = _Classifier(source.num_classes)
+    optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps))
+
+    @jax.jit  # a step at a time: convolutions are slow to differentiate in a loop on the CPU, see `convolution`
+    def step(params: Any, state: Any, batch: data.Batch) -> tuple[Any, Any, jax.Array]:
+        def mean_loss(params: Any) -> jax.Array:
+            logits = network.apply({"params": params}, images.from_uint8(batch.images)).logits
+            return optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels).mean()
+
+        loss, gradients = jax.value_and_grad(mean_loss)(params)
+        updates, state = optimizer.update(gradients, state)
+        return optax.apply_updates(params, updates), state, loss
+
+    with jax.default_device(jax.local_devices()[0]):
+        params = jax.jit(network.init)(jax.random.key(seed), jnp.zeros((1, *source.image_shape)))["params"]
+        state = optimizer.init(params)
+        batches = data.batches(source, seed=seed, batch_size=batch_size, start_step=0, num_steps=num_steps)
+        for number, batch in enumerate(batches):
+            params, state, loss = step(params, state, batch)
+            if number % 100 == 99 or number == num_steps - 1:
+                if not jnp.isfinite(loss):
+                    raise FloatingPointError(f"The loss of the classifier is {loss} at step {number + 1}.")
+    return _make(f"classifier-{name}", jax.device_get(params))
+
+
+def save(extractor: Extractor, path: str | os.PathLike) -> None:
+    """Writes what `train` returned, so that `load` brings back the same bits; never half a file."""
+    arrays = flax.traverse_util.flatten_dict(extractor.params, sep="/")
+    unfinished = Path(path).with_name(f".{Path(path).name}.unfinished")
+    with open(unfinished, "wb") as file:
+        np.savez(file, name=np.array(extractor.name), **arrays)
+    os.replace(unfinished, path)
+
+
+def load(path: str | os.PathLike) -> Extractor:
+    """Reads what `save` wrote.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it holds something else.
+    """
+    try:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+            arrays = dict(file)
+        name = str(arrays.pop("name"))
+        extractor = _make(name, flax.traverse_util.unflatten_dict(arrays, sep="/"))
+        pixels = jax.ShapeDtypeStruct((1, 8, 8, arrays["Conv_0/kernel"].shape[2]), jnp.uint8)
+        jax.eval_shape(extractor.apply, extractor.params, pixels)
+    except FileNotFoundError:
+        raise
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{str(path)!r} does not hold a classifier: {error}.") from error
+    except flax.errors.FlaxError as error:
+        raise ValueError(f"{str(path)!r} holds another classifier than this version's: {error}.") from error
+    return extractor
+
+
+def _make(name: str, params: Any) -> Extractor:
+    """The extractor of these weights; their shapes say how many classes and channels there are."""
+    channels, num_classes = params["Conv_0"]["kernel"].shape[2], params["Dense_1"]["kernel"].shape[1]
+
+    def apply(params: Any, pixels: jax.Array) -> Features:
+        if pixels.dtype != jnp.uint8 or pixels.ndim != 4 or pixels.shape[3] != channels:
+            raise ValueError(
+                f"{name} takes images [B, H, W, {channels}] uint8; got {list(pixels.shape)} {pixels.dtype}."
+            )
+        return _Classifier(num_classes).apply({"params": params}, images.from_uint8(pixels))
+
+    return Extractor(name, _fingerprint(params), params, apply)
+
+
+def _fingerprint(params: Any) -> str:
+    """16 hexadecimal digits of the SHA-256 over names, shapes and values of the weights."""
+    digest = hashlib.sha256()
+    for name, array in sorted(flax.traverse_util.flatten_dict(params, sep="/").items()):
+        digest.update(f"{name} {array.shape} {array.dtype.str};".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]

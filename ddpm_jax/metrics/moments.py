@@ -1,0 +1,139 @@
+"""Mean and covariance of features, in float64 and in one pass over them (Chan, Golub, LeVeque 1983).
+
+Moments of parts merge into those of the whole, so features need not be kept: memory is that of two [D, D] matrices,
+however many images there are. The files are those of pytorch-fid, which reads ours, and whose own we read.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+_BLOCK = 4096  # rows that are float64 at a time
+
+
+class Statistics(NamedTuple):
+    """All that the Frechet distance needs to know of a set of features."""
+
+    mean: np.ndarray  # [D] float64
+    covariance: np.ndarray  # [D, D] float64, symmetric; unbiased, divided by n - 1
+    count: int | None = None  # n; None if the file that it comes from does not say
+    about: dict[str, Any] = {}  # what was measured, for people and to tell one file from another  # noqa: RUF012
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Moments:
+    """What is kept of the features seen so far.
+
+    Attributes:
+        count: n, how many.
+        mean: [D] float64.
+        scatter: [D, D] float64, the sum of the outer products of (feature - mean) with itself.
+    """
+
+    count: int
+    mean: np.ndarray
+    scatter: np.ndarray
+
+    def covariance(self) -> np.ndarray:
+        """[D, D] float64, divided by n - 1, as NumPy and pytorch-fid do.
+
+        Raises:
+            ValueError: of fewer than 2 features.
+        """
+        if self.count < 2:
+            raise ValueError(f"A covariance needs 2 features at least; got {self.count}.")
+        return self.scatter / (self.count - 1)
+
+    def statistics(self, **about: Any) -> Statistics:
+        """What `frechet_distance` takes and `save` writes; `about` is JSON. Raises as `covariance`."""
+        return Statistics(self.mean, self.covariance(), self.count, about)
+
+
+def of(features: np.ndarray) -> Moments:
+    """The moments of features [n, D], n at least 1, of any float dtype; also of a file mapped into memory.
+
+    Raises:
+        ValueError: if they are no such array, or not all finite.
+    """
+    if features.ndim != 2 or not features.size:
+        raise ValueError(f"Features must be [n, D], neither of them 0; got {list(features.shape)}.")
+    return functools.reduce(merge, (_of_block(features[i : i + _BLOCK]) for i in range(0, len(features), _BLOCK)))
+
+
+def _of_block(features: np.ndarray) -> Moments:
+    features = np.asarray(features, np.float64)
+    if not np.isfinite(features).all():
+        raise ValueError("Features must be finite; some are NaN or infinite.")
+    mean = features.mean(axis=0)
+    centred = features - mean
+    # What rounding left in the mean would count n times in the scatter where features lie far from 0.
+    rest = centred.mean(axis=0)
+    centred -= rest
+    return Moments(len(features), mean + rest, centred.T @ centred)
+
+
+def merge(a: Moments, b: Moments) -> Moments:
+    """The moments of the features of both, in any order to float64 rounding.
+
+    Raises:
+        ValueError: if the features are not of one width.
+    """
+    if a.mean.shape != b.mean.shape:
+        raise ValueError(f"Features of width {len(a.mean)} and {len(b.mean)} have no moments in common.")
+    count = a.count + b.count
+    delta = b.mean - a.mean
+    scatter = np.outer(delta, delta * (a.count * b.count / count))
+    scatter += a.scatter
+    scatter += b.scatter
+    return Moments(count, a.mean + delta * (b.count / count), scatter)
+
+
+def save(path: str | os.PathLike, statistics: Statistics) -> None:
+    """Writes the `.npz` of pytorch-fid: `mu`, `sigma`; and, which it ignores, `count` and `about`, a JSON text.
+
+    The file is either the old one or the new one, never half of it.
+    """
+    arrays = {"mu": statistics.mean, "sigma": statistics.covariance, "about": np.array(json.dumps(statistics.about))}
+    if statistics.count is not None:
+        arrays["count"] = np.array(statistics.count)
+    unfinished = Path(path).with_name(f".{Path(path).name}.unfinished")
+    with open(unfinished, "wb") as file:
+        np.savez(file, **arrays)
+    os.replace(unfinished, path)
+
+
+def load(path: str | os.PathLike) -> Statistics:
+    """Reads what `save` or pytorch-fid wrote.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no such file: another format or shape, a value that is not finite, an asymmetric `sigma`.
+    """
+    try:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ("mu", "sigma", "count", "about") if name in file}
+        mean, covariance = (np.asarray(arrays[name], np.float64) for name in ("mu", "sigma"))
+        count = int(arrays["count"]) if "count" in arrays else None
+        about = json.loads(str(arrays["about"])) if "about" in arrays else {}
+    except FileNotFoundError:
+        raise
+    except KeyError as error:
+        raise ValueError(f"{str(path)!r} has no {error}; statistics of features are an .npz of mu and sigma.") from error
+    except (AttributeError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{str(path)!r} is no .npz of the statistics of features: {error}.") from error
+    if mean.ndim != 1 or not mean.size or covariance.shape != (mean.size, mean.size):
+        raise ValueError(
+            f"{str(path)!r} must hold mu [D] and sigma [D, D]; it holds {list(mean.shape)} and "
+            f"{list(covariance.shape)}."
+        )
+    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+        raise ValueError(f"{str(path)!r} holds values that are not finite.")
+    if not np.allclose(covariance, covariance.T, rtol=0.0, atol=1e-8 * max(np.abs(covariance).max(), 1e-300)):
+        raise ValueError(f"The sigma in {str(path)!r} is not symmetric, so it is no covariance.")
+    return Statistics(mean, covariance, count, about)

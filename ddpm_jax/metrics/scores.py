@@ -1,0 +1,157 @@
+"""Scores over features: Frechet distance (FID), Inception score, kernel distance (KID), precision and recall.
+
+Which is which depends on the features as much as on the formula: FID, IS and KID are named for those of Inception-v3.
+Draws are made in the order of torch-fidelity, so that with its seed (2020 by default there) the numbers are its own.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ddpm_jax.metrics.moments import Statistics
+
+_USUAL_SAMPLES = 50_000
+
+
+class FrechetDistance(NamedTuple):
+    """Squared, as FID is: the sum of the squared distance of the means and of what the covariances add."""
+
+    distance: float
+    of_means: float
+    of_covariances: float
+
+
+class InceptionScore(NamedTuple):
+    """Mean and standard deviation (not of the mean) over the splits."""
+
+    mean: float
+    deviation: float
+
+
+class KernelDistance(NamedTuple):
+    """Mean and standard deviation (not of the mean) over the subsets."""
+
+    mean: float  # may be below 0: the estimate is unbiased
+    deviation: float
+    subsets: int
+    subset_size: int  # less than was asked for where there are fewer features
+
+
+def score_name(name: str, num_samples: int) -> str:
+    """'FID' of 50,000 samples, 'FID@5000' of 5,000: the fewer samples, the larger it is, so others do not compare."""
+    return name if num_samples == _USUAL_SAMPLES else f"{name}@{num_samples}"
+
+
+def check_features(*sets: np.ndarray, at_least: int = 2) -> None:
+    """Refuses features that cannot be scored.
+
+    Raises:
+        ValueError: unless all are [n, D] of one D, with n no less than `at_least`, and finite.
+    """
+    shapes = [list(features.shape) for features in sets]
+    if any(len(shape) != 2 for shape in shapes) or len({shape[1] for shape in shapes}) > 1:
+        raise ValueError(f"Features must be [n, D], of one D; got {' and '.join(map(str, shapes))}.")
+    if min(shape[0] for shape in shapes) < at_least:
+        raise ValueError(f"This score needs {at_least} features at least; got {min(shape[0] for shape in shapes)}.")
+    if not all(np.isfinite(features).all() for features in sets):
+        raise ValueError("Features must be finite; some are NaN or infinite.")
+
+
+def frechet_distance(a: Statistics, b: Statistics) -> FrechetDistance:
+    """|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^{1/2}), the FID of Heusel et al. 2017.
+
+    With S = F F^T, the last trace is the sum of the singular values of F_a^T F_b. No root is taken of a rounding
+    error there, as it is of the eigenvalues of S_a S_b, so a covariance of fewer images than dimensions does no harm.
+
+    Args:
+        a: of one set of features, from `moments`.
+        b: of the other; the distance is the same the other way round.
+
+    Raises:
+        ValueError: if the features are not of one width, or not finite.
+    """
+    if a.mean.shape != b.mean.shape:
+        raise ValueError(f"Statistics of features of width {len(a.mean)} and {len(b.mean)} cannot be compared.")
+    if not all(np.isfinite(array).all() for array in (a.mean, a.covariance, b.mean, b.covariance)):
+        raise ValueError("Statistics of features must be finite; some are NaN or infinite.")
+    of_means = float(np.square(a.mean - b.mean).sum())
+    trace_of_root = np.linalg.svd(_factor(a.covariance).T @ _factor(b.covariance), compute_uv=False).sum()
+    of_covariances = np.trace(a.covariance) + np.trace(b.covariance) - 2.0 * trace_of_root
+    of_covariances = max(0.0, float(of_covariances))  # below 0 by rounding alone
+    return FrechetDistance(of_means + of_covariances, of_means, of_covariances)
+
+
+def _factor(covariance: np.ndarray) -> np.ndarray:
+    """F [D, r] with F F^T = S, r the rank of S to float64 rounding."""
+    values, vectors = np.linalg.eigh(covariance)
+    kept = values > max(0.0, values[-1]) * len(values) * np.finfo(np.float64).eps
+    return vectors[:, kept] * np.sqrt(values[kept])
+
+
+def inception_score(logits: np.ndarray, *, splits: int = 10, seed: int) -> InceptionScore:
+    """exp E KL(p(y|x) || p(y)), Salimans et al. 2016, of each of the splits of the shuffled images.
+
+    Args:
+        logits: [N, K] of the classes.
+        splits: parts of equal size, to one image, each with a p(y) of its own.
+        seed: of the order of the images: `RandomState(seed).permutation(N)`.
+
+    Raises:
+        ValueError: if the logits are not [N, K], finite, and two or more, or fewer than the splits.
+    """
+    check_features(logits)
+    n = len(logits)
+    if not 1 <= splits <= n:
+        raise ValueError(f"splits={splits} must be from 1 to the {n} images.")
+    order = np.random.RandomState(seed).permutation(n)  # noqa: NPY002 - torch-fidelity's order
+    scores = []
+    for i in range(splits):
+        part = np.asarray(logits[order[i * n // splits : (i + 1) * n // splits]], np.float64)  # [n / splits, K]
+        shifted = part - part.max(axis=1, keepdims=True)
+        log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        p = np.exp(log_p)
+        q = p.mean(axis=0)  # [K]
+        log_q = np.log(q, out=np.zeros_like(q), where=q > 0.0)  # 0 log 0 = 0
+        scores.append(np.exp((p * log_p).sum(axis=1).mean() - (q * log_q).sum()))
+    return InceptionScore(float(np.mean(scores)), float(np.std(scores)))
+
+
+def kernel_distance(
+    a: np.ndarray, b: np.ndarray, *, subsets: int = 100, subset_size: int = 1000, seed: int
+) -> KernelDistance:
+    """The KID of Binkowski et al. 2018: unbiased MMD^2 under the kernel (x.y / D + 1)^3, over random subsets.
+
+    Args:
+        a: [N, D] features.
+        b: [M, D] features of the other set.
+        subsets: how many subsets of each.
+        subset_size: features in each; where N or M is less, that.
+        seed: of the subsets: from one RandomState(seed), those of a and b in turn, each without replacement.
+
+    Raises:
+        ValueError: if the features are not [n, D] of one D, finite, and two or more, or the subsets make no sense.
+    """
+    check_features(a, b)
+    if subsets < 1 or subset_size < 2:
+        raise ValueError(f"subsets={subsets} must be at least 1, and subset_size={subset_size} at least 2.")
+    size = min(subset_size, len(a), len(b))
+    rng = np.random.RandomState(seed)  # noqa: NPY002 - torch-fidelity's draws
+    found = []
+    for _ in range(subsets):
+        x, y = (np.asarray(f[rng.choice(len(f), size, replace=False)], np.float64) for f in (a, b))  # [size, D]
+        found.append(_mmd2(x, y))
+    return KernelDistance(float(np.mean(found)), float(np.std(found)), subsets, size)
+
+
+def _mmd2(x: np.ndarray, y: np.ndarray) -> float:
+    """Unbiased, of two sets [m, D]; float64, as it is a small difference of large sums."""
+
+    def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        base = x @ y.T / x.shape[1] + 1.0
+        return base * base * base
+
+    m, within = len(x), 0.0
+    for one in (x, y):
+        values = kernel(one, one)
+        within += values.sum() - np.trace(values)
+    return within / (m * (m - 1)) - 2.0 * kernel(x, y).sum() / (m * m)
