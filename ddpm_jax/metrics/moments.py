@@ -124,7 +124,9 @@ def load(path: str | os.PathLike) -> Statistics:
     except FileNotFoundError:
         raise
     except KeyError as error:
-        raise ValueError(f"{str(path)!r} has no {error}; statistics of features are an .npz of mu and sigma.") from error
+        raise ValueError(
+            f"{str(path)!r} has no {error}; statistics of features are an .npz of mu and sigma."
+        ) from error
     except (AttributeError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{str(path)!r} is no .npz of the statistics of features: {error}.") from error
     if mean.ndim != 1 or not mean.size or covariance.shape != (mean.size, mean.size):

@@ -143,7 +143,9 @@ def _covered(clouds: list[_Cloud], radii: list[np.ndarray], *, scale: float) -> 
     sure, possible = ([np.zeros(len(cloud.features), bool) for cloud in clouds] for _ in range(2))
     for rows in _blocks(len(ours.features), len(theirs.features)):
         block = ours.points[rows], ours.norms[rows], scaled[0][rows]
-        for total, found in zip((sure, possible), _inside(block, (theirs.points, theirs.norms, scaled[1])), strict=True):
+        for total, found in zip(
+            (sure, possible), _inside(block, (theirs.points, theirs.norms, scaled[1])), strict=True
+        ):
             total[0][rows] = found[0]
             total[1] |= np.asarray(found[1])
     for i, (cloud, other, squared) in enumerate(((ours, theirs, radii[1]), (theirs, ours, radii[0]))):

@@ -103,7 +103,7 @@ def inception_score(logits: np.ndarray, *, splits: int = 10, seed: int) -> Incep
     n = len(logits)
     if not 1 <= splits <= n:
         raise ValueError(f"splits={splits} must be from 1 to the {n} images.")
-    order = np.random.RandomState(seed).permutation(n)  # noqa: NPY002 - torch-fidelity's order
+    order = np.random.RandomState(seed).permutation(n)
     scores = []
     for i in range(splits):
         part = np.asarray(logits[order[i * n // splits : (i + 1) * n // splits]], np.float64)  # [n / splits, K]
@@ -135,7 +135,7 @@ def kernel_distance(
     if subsets < 1 or subset_size < 2:
         raise ValueError(f"subsets={subsets} must be at least 1, and subset_size={subset_size} at least 2.")
     size = min(subset_size, len(a), len(b))
-    rng = np.random.RandomState(seed)  # noqa: NPY002 - torch-fidelity's draws
+    rng = np.random.RandomState(seed)
     found = []
     for _ in range(subsets):
         x, y = (np.asarray(f[rng.choice(len(f), size, replace=False)], np.float64) for f in (a, b))  # [size, D]

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -95,10 +97,10 @@ def test_inception_score_of_known_distributions():
 @pytest.mark.parametrize(("n", "splits"), [(47, 10), (47, 1), (5, 5)])
 def test_inception_score_is_its_formula(n, splits):
     logits = np.random.default_rng(0).standard_normal((n, 7)) * 3
-    order = np.random.RandomState(5).permutation(n)  # noqa: NPY002
+    order = np.random.RandomState(5).permutation(n)
     p = special.softmax(logits[order], axis=1)
     bounds = [i * n // splits for i in range(splits + 1)]
-    parts = [p[i:j] for i, j in zip(bounds, bounds[1:], strict=False)]
+    parts = [p[i:j] for i, j in itertools.pairwise(bounds)]
     expected = [np.exp(np.mean(special.rel_entr(part, part.mean(axis=0)).sum(axis=1))) for part in parts]
     found = scores.inception_score(logits, splits=splits, seed=5)
     np.testing.assert_allclose(found, [np.mean(expected), np.std(expected)], rtol=1e-12, atol=1e-14)
@@ -108,7 +110,7 @@ def test_kernel_distance_is_its_formula():
     """MMD^2 of Gretton et al. 2012, Eq. 3, pair by pair."""
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((6, 3)), rng.standard_normal((8, 3)) + 1
-    draws = np.random.RandomState(7)  # noqa: NPY002
+    draws = np.random.RandomState(7)
     expected = []
     for _ in range(4):
         u, v = x[draws.choice(6, 5, replace=False)], y[draws.choice(8, 5, replace=False)]
