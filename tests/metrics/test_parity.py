@@ -72,7 +72,7 @@ def test_fid(fidelity, n, width):
     metric = fidelity("fid")
     statistics = [metric.fid_features_to_statistics(torch.from_numpy(f)) for f in (x, y)]
     theirs = metric.fid_statistics_to_metric(*statistics, False)["frechet_inception_distance"]
-    # Of fewer features than dimensions theirs takes roots of rounding errors (4e-8 of it); test_scores.py has the truth.
+    # Of fewer features than dimensions theirs takes roots of rounding errors, 4e-8 of it: test_scores.py has the truth.
     assert ours == pytest.approx(theirs, rel=1e-6)
 
 
