@@ -24,16 +24,11 @@ from ddpm_jax import parallel, sample_files, workdir
 from ddpm_jax.paper import figures
 from ddpm_jax.resumable import Stopped
 
-_ROWS = 10  # of a figure, or its columns, where --num_samples does not say
-
-_MODE = flags.DEFINE_enum(
-    "mode", "samples", ["samples", "progressive", "shared_latents", "interpolate", "neighbours"], "What to draw."
-)
+_MODE = flags.DEFINE_enum("mode", "samples", ["samples", *figures.MODES], "What to draw.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a run of train.py.")
 _NUM_SAMPLES = flags.DEFINE_integer(
-    "num_samples", None, f"How many images (interpolate: pairs). Default: the config's; of a figure {_ROWS}.",
-    lower_bound=1,
-)  # fmt: skip
+    "num_samples", None, "How many images (interpolate: pairs). Default: the config's; of a figure 10.", lower_bound=1
+)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Images at a time. Default: the config's.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", None, "Another seed, other images. Default: the config's.")
 _STEP = flags.DEFINE_integer("step", None, "Training step of the checkpoint. Default: the newest.")
@@ -51,29 +46,20 @@ _OUT = flags.DEFINE_string(
 flags.mark_flag_as_required("workdir")
 
 
-def draw(loaded: workdir.Loaded, mode: str) -> None:
+def draw(loaded: workdir.Loaded) -> None:
     """Does what the flags ask for."""
-    settings = loaded.experiment.config.sample
-    rows = settings.num_samples if mode in ("samples", "neighbours") else _ROWS
-    num_samples = _NUM_SAMPLES.value or rows
-    batch_size = _BATCH_SIZE.value or settings.batch_size
-    seed = settings.seed if _SEED.value is None else _SEED.value
-    print(f"{num_samples} images, step {loaded.step}, {loaded.weights} weights, seed {seed}, {parallel.describe()}.")
-    samples = sample_files.default_path(Path(_WORKDIR.value), loaded, num_samples=num_samples, seed=seed)
-    figure = Path(_OUT.value or samples.with_name(f"{mode}_{samples.name}")).with_suffix(".png")
-    whole = dict(num_samples=num_samples, batch_size=min(batch_size, num_samples), seed=seed)
-    table = dict(num_images=num_samples, batch_size=batch_size, seed=seed)
-    match mode:
-        case "samples":
-            sample_files.draw(loaded, Path(_OUT.value or samples), **whole)
-        case "progressive":
-            figures.progressive(loaded, figure, **table)
-        case "shared_latents":
-            figures.shared_latents(loaded, figure, **table)
-        case "interpolate":
-            figures.interpolations(loaded, figure, sources=_SOURCES.value, **table)
-        case "neighbours":
-            figures.nearest_neighbours(loaded, figure, samples=samples, crop=_CROP.value, **whole)
+    folder, out, config = Path(_WORKDIR.value), _OUT.value and Path(_OUT.value), loaded.experiment.config.sample
+    print(f"Step {loaded.step}, {loaded.weights} weights, {parallel.describe()}.")
+    if _MODE.value == "samples":
+        count, seed = _NUM_SAMPLES.value or config.num_samples, config.seed if _SEED.value is None else _SEED.value
+        path = out or sample_files.default_path(folder, loaded, num_samples=count, seed=seed)
+        batch_size = min(_BATCH_SIZE.value or config.batch_size, count)
+        sample_files.draw(loaded, path, num_samples=count, batch_size=batch_size, seed=seed)
+    else:
+        figures.draw(
+            loaded, folder, _MODE.value, out=out, num_images=_NUM_SAMPLES.value, batch_size=_BATCH_SIZE.value,
+            seed=_SEED.value, sources=_SOURCES.value, crop=_CROP.value,
+        )  # fmt: skip
 
 
 def main(argv: list[str]) -> int:
@@ -82,7 +68,7 @@ def main(argv: list[str]) -> int:
         raise app.UsageError(f"Unknown argument {argv[1]!r}.")
     logging.set_verbosity(logging.WARNING)
     try:
-        draw(workdir.load(_WORKDIR.value, step=_STEP.value, ema=_EMA.value), _MODE.value)
+        draw(workdir.load(_WORKDIR.value, step=_STEP.value, ema=_EMA.value))
     except Stopped as stopped:
         print(stopped)
         return stopped.exit_code

@@ -7,15 +7,10 @@ import tempfile
 import urllib.request
 from pathlib import Path
 
+from ddpm_jax import cache
+
 _TIMEOUT_SECONDS = 30
 _CHUNK_BYTES = 1 << 20
-
-
-def cache_folder() -> Path:
-    """Where fetched files are kept: $DDPM_JAX_CACHE, else ddpm_jax in $XDG_CACHE_HOME, else ~/.cache/ddpm_jax."""
-    if named := os.environ.get("DDPM_JAX_CACHE"):
-        return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ddpm_jax"
 
 
 def sha256(path: Path) -> str:
@@ -35,7 +30,7 @@ def _download(url: str, target: Path) -> None:
 
 
 def fetch(name: str, *, url: str, checksum: str) -> Path:
-    """The path of a published file, downloaded into `cache_folder()` unless it lies there.
+    """The path of a published file, downloaded into `cache.folder()` unless it lies there.
 
     Whole or not at all: processes may fetch the same file at the same time, and be killed at it.
 
@@ -48,7 +43,7 @@ def fetch(name: str, *, url: str, checksum: str) -> Path:
         FileNotFoundError: if it is not there and cannot be downloaded; the message says how to bring it by hand.
         ValueError: if the file there, or what was downloaded, has another checksum.
     """
-    path = cache_folder() / name
+    path = cache.folder() / name
     if not path.exists():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

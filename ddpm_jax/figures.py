@@ -28,21 +28,27 @@ def parts(num_timesteps: int, fractions: Sequence[float]) -> list[int]:
     return sorted({round(num_timesteps * fraction) for fraction in fractions}, reverse=True)
 
 
-def progressive(
-    made: Experiment, params: Any, *, seed: int, num_images: int, timesteps: Sequence[int], batch_size: int
-) -> np.ndarray:
-    """Figures 6 and 14: a row an image, numbers 0, 1, ... of the seed; a column the x_0 predicted at each timestep."""
+def predictions(made: Experiment, timesteps: Sequence[int]) -> Callable[[Any, jax.Array], jax.Array]:
+    """What draws the x_0 predicted at some timesteps: `(params, keys [B]) -> uint8 [B, K, H, W, C]`."""
 
-    def draw(params: Any, keys: jax.Array) -> jax.Array:  # [B, K, H, W, C]
+    def draw(params: Any, keys: jax.Array) -> jax.Array:
         _, predicted = sampling.progressive_loop(
             made.process, made.denoise_fn(params), keys=keys, shape=made.image_shape, timesteps=timesteps,
             clip=made.config.sample.clip,
         )  # fmt: skip
         return images.to_uint8(predicted)
 
+    return draw
+
+
+def progressive(
+    made: Experiment, params: Any, *, seed: int, num_images: int, timesteps: Sequence[int], batch_size: int
+) -> np.ndarray:
+    """Figures 6 and 14: a row an image, numbers 0, 1, ... of the seed; a column the x_0 predicted at each timestep."""
     keys = sampling.image_keys(seed, np.arange(num_images))
+    run = parallel.pmap_batches(predictions(made, timesteps))
     with tqdm(total=num_images, unit="image") as bar:
-        return _in_batches(parallel.pmap_batches(draw), params, keys, batch_size=batch_size, bar=bar)
+        return _in_batches(run, params, keys, batch_size=batch_size, bar=bar)
 
 
 def shared_latents(

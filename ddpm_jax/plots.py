@@ -28,3 +28,29 @@ def rate_distortion(path: Path, *, rate_bpd: np.ndarray, rmse: np.ndarray) -> No
         axes.grid(alpha=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
+
+
+def quality_by_step(path: Path, rows: list[dict[str, float]], *, kind: str, num_samples: int) -> None:
+    """Draws the two panels of Figure 10: Inception score and distance of the predicted x_0, by reverse steps.
+
+    Args:
+        path: of the PNG.
+        rows: with `reverse_steps`, `distance`, `inception_score` and its `deviation`.
+        kind: the name of the features.
+        num_samples: that each point is of.
+    """
+    steps, distance, score, deviation = (
+        np.array([row[name] for row in rows]) for name in ("reverse_steps", "distance", "inception_score", "deviation")
+    )
+    inception = kind.startswith("inception")
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.errorbar(steps, score, yerr=deviation, marker="o", markersize=3)
+    left.set(ylabel="Inception score" if inception else f"Inception score's formula, {kind}")
+    right.plot(steps, distance, marker="o", markersize=3)
+    right.set(ylabel=f"FID@{num_samples}" if inception else f"fd_classifier@{num_samples}", yscale="log")
+    for axes in (left, right):
+        axes.set(xlabel="Reverse process steps (T - t)", xlim=(0, None))
+        axes.grid(alpha=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)

@@ -1,5 +1,6 @@
 """The folder of one run: its config, and, with its checkpoints, all that is needed to use the trained model."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,6 +54,14 @@ def read_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
     if not path.is_file():
         raise FileNotFoundError(f"{Path(workdir).absolute()} is no work folder: it has no {CONFIG}. Train there first.")
     return experiment.from_json(path.read_text())
+
+
+def recent_loss(workdir: str | os.PathLike, step: int, *, reports: int = 10) -> float | None:
+    """The mean of the training loss over the last reports in metrics.jsonl up to `step`; None if there is none."""
+    path = Path(workdir) / METRICS
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    losses = [line["loss"] for line in lines if line["step"] <= step and "loss" in line][-reports:]
+    return sum(losses) / len(losses) if losses else None
 
 
 def claim(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> None:

@@ -1,5 +1,4 @@
 import hashlib
-from pathlib import Path
 
 import pytest
 
@@ -57,14 +56,3 @@ def test_a_download_that_ends_early_leaves_nothing(cache, published, monkeypatch
     with pytest.raises(FileNotFoundError, match="7000 of 7001 bytes"):
         download.fetch("w", url=published.as_uri(), checksum=CHECKSUM)
     assert list(cache.iterdir()) == []
-
-
-def test_the_cache_is_where_the_environment_says(monkeypatch):
-    monkeypatch.setenv("DDPM_JAX_CACHE", "/a")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/b")
-    monkeypatch.setenv("HOME", "/c")
-    assert download.cache_folder() == Path("/a")
-    monkeypatch.delenv("DDPM_JAX_CACHE")
-    assert download.cache_folder() == Path("/b/ddpm_jax")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert download.cache_folder() == Path("/c/.cache/ddpm_jax")

@@ -13,14 +13,14 @@ step s is a function of (seed, s) alone, so a run that stops and resumes has no 
 """
 
 from ddpm_jax.data.batching import Batch, batches
-from ddpm_jax.data.decode import check_geometry
+from ddpm_jax.data.decode import check_geometry, stored_shape
 from ddpm_jax.data.digits import open_digits
 from ddpm_jax.data.image_folder import open_image_folder
 from ddpm_jax.data.order import batch_indices
-from ddpm_jax.data.source import BrokenImages, Source, load_into_memory
+from ddpm_jax.data.source import BrokenImages, Records, Source, load_into_memory
 from ddpm_jax.data.tfds import open_tfds
 
-__all__ = ["Batch", "Source", "batch_indices", "batches", "load"]
+__all__ = ["Batch", "Source", "batch_indices", "batches", "load", "native_shape"]
 
 
 def load(
@@ -47,12 +47,7 @@ def load(
         FileNotFoundError: if there is nothing at `data_dir`, or the data set has not been prepared.
     """
     check_geometry(image_size=image_size, channels=channels)
-    if name == "digits":
-        records = open_digits(split)
-    elif name == "image_folder":
-        records = open_image_folder(data_dir, split=split)
-    else:
-        records = open_tfds(name, split=split, data_dir=data_dir)
+    records = _open(name, split=split, data_dir=data_dir)
     image_shape = (*image_size, channels)
     size_gib = records.size * image_size[0] * image_size[1] * channels / 2**30
     if size_gib <= memory_limit_gib:
@@ -64,3 +59,18 @@ def load(
             "(to a folder or a plain .tar) or raise the limit."
         )
     return Source(image_shape, records.class_names, BrokenImages(records.size), records=records)
+
+
+def native_shape(name: str, *, split: str = "train", data_dir: str = "") -> tuple[int, int, int]:
+    """The (H, W, C) of a data set's first image, as it is stored; for the arguments and errors see `load`."""
+    records = _open(name, split=split, data_dir=data_dir)
+    first = records.read(0) if records.read else next(records.scan())[1]
+    return stored_shape(first.encoded)
+
+
+def _open(name: str, *, split: str, data_dir: str) -> Records:
+    if name == "digits":
+        return open_digits(split)
+    if name == "image_folder":
+        return open_image_folder(data_dir, split=split)
+    return open_tfds(name, split=split, data_dir=data_dir)

@@ -56,6 +56,19 @@ def _crop(image: Image.Image, *, width: int, height: int) -> Image.Image:
     return image.crop((left, top, left + crop_width, top + crop_height))
 
 
+def stored_shape(encoded: bytes | np.ndarray) -> tuple[int, int, int]:
+    """The (H, W, C) of an image as it is stored, C as `decode` would keep all of it.
+
+    Raises:
+        ValueError: if it cannot be decoded.
+    """
+    try:
+        image = _to_eight_bits(_open(encoded))
+    except Exception as error:  # Pillow's plugins raise nearly anything when the bytes are wrong.
+        raise ValueError(f"The first image cannot be decoded: {error}.") from error
+    return image.height, image.width, len(image.getbands())
+
+
 def decode(encoded: bytes | np.ndarray, *, image_shape: tuple[int, int, int]) -> np.ndarray:
     """Decodes one image and brings it to `image_shape`.
 

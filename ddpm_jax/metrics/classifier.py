@@ -5,7 +5,6 @@ them is no FID. Call it `fd_classifier`, `kd_classifier` and so on. Numbers comp
 fingerprint.
 """
 
-import hashlib
 import os
 import zipfile
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 import optax
 
 from ddpm_jax import data, images
-from ddpm_jax.metrics.features import Extractor, Features
+from ddpm_jax.metrics.features import Extractor, Features, fingerprint
 
 
 class _Classifier(nn.Module):
@@ -143,13 +142,4 @@ def _make(name: str, params: Any) -> Extractor:
             )
         return _Classifier(num_classes).apply({"params": params}, images.from_uint8(pixels))
 
-    return Extractor(name, _fingerprint(params), params, apply)
-
-
-def _fingerprint(params: Any) -> str:
-    """16 hexadecimal digits of the SHA-256 over names, shapes and values of the weights."""
-    digest = hashlib.sha256()
-    for name, array in sorted(flax.traverse_util.flatten_dict(params, sep="/").items()):
-        digest.update(f"{name} {array.shape} {array.dtype.str};".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
+    return Extractor(name, fingerprint(params), params, apply)

@@ -257,7 +257,7 @@ def extractor(path: Path | None = None) -> Extractor:
 
     Args:
         path: of weights as `params_from_state_dict` takes them, a file of `torch.save` or `np.savez` (.npz). Without
-            one, those that FID means, downloaded once into `download.cache_folder()`.
+            one, those that FID means, downloaded once into `cache.folder()`.
 
     Returns:
         Called 'inception-2015-12-05' if the file is the published one, else 'inception-custom': scores by other

@@ -1,13 +1,43 @@
-"""The paper's tables (Ho et al. 2020, arXiv:2006.11239v2), to stand beside our numbers. All of CIFAR-10."""
+"""The paper's tables (Ho et al. 2020, arXiv:2006.11239v2), to stand beside our numbers."""
 
 from typing import NamedTuple
 
 
-class Nll(NamedTuple):
-    """A row of Table 1: negative log-likelihood in bits/dim; of the diffusion models an upper bound."""
+class Value(NamedTuple):
+    """A number, and the deviation that is printed with it."""
 
-    test: float
-    train: float | None = None
+    value: float
+    deviation: float | None = None
+
+
+class Model(NamedTuple):
+    """A row of Table 1: CIFAR-10. None where the paper prints nothing."""
+
+    name: str
+    inception_score: Value | None = None
+    fid: float | None = None  # of 50,000 samples, against the training set
+    nll_test: float | None = None  # bits/dim; of the diffusion models an upper bound
+    nll_train: float | None = None
+
+
+class Objective(NamedTuple):
+    """A row of Table 2, and the settings that make it; no scores where training was unstable."""
+
+    name: str
+    mean_type: str
+    var_type: str
+    loss_type: str
+    inception_score: Value | None = None
+    fid: float | None = None
+
+
+class Lsun(NamedTuple):
+    """A row of Table 3: FID at 256x256."""
+
+    name: str
+    bedroom: float | None = None
+    church: float | None = None
+    cat: float | None = None
 
 
 class RateDistortion(NamedTuple):
@@ -18,13 +48,42 @@ class RateDistortion(NamedTuple):
     rmse: float  # of the predicted x_0, on 0..255
 
 
-TABLE_1_NLL = {
-    "Diffusion (original)": Nll(5.40),
-    "Gated PixelCNN": Nll(3.03, 2.90),
-    "Sparse Transformer": Nll(2.80),
-    "Ours (L, fixed isotropic Sigma)": Nll(3.70, 3.69),
-    "Ours (L_simple)": Nll(3.75, 3.72),
-}
+TABLE_1 = (
+    Model("EBM (conditional)", Value(8.30), 37.9),
+    Model("JEM (conditional)", Value(8.76), 38.4),
+    Model("BigGAN (conditional)", Value(9.22), 14.73),
+    Model("StyleGAN2 + ADA (v1, conditional)", Value(10.06), 2.67),
+    Model("Diffusion (original)", nll_test=5.40),
+    Model("Gated PixelCNN", Value(4.60), 65.93, 3.03, 2.90),
+    Model("Sparse Transformer", nll_test=2.80),
+    Model("PixelIQN", Value(5.29), 49.46),
+    Model("EBM", Value(6.78), 38.2),
+    Model("NCSNv2", fid=31.75),
+    Model("NCSN", Value(8.87, 0.12), 25.32),
+    Model("SNGAN", Value(8.22, 0.05), 21.7),
+    Model("SNGAN-DDLS", Value(9.09, 0.10), 15.42),
+    Model("StyleGAN2 + ADA (v1)", Value(9.74, 0.05), 3.26),
+    Model("DDPM, L, fixed isotropic Sigma", Value(7.67, 0.13), 13.51, 3.70, 3.69),
+    Model("DDPM, L_simple", Value(9.46, 0.11), 3.17, 3.75, 3.72),
+)
+FID_TEST = 5.24  # of the last row, against the test set (Section 4.1)
+
+TABLE_2 = (
+    Objective("mu-tilde, L, learned diagonal Sigma", "xprev", "learned", "kl", Value(7.28, 0.10), 23.69),
+    Objective("mu-tilde, L, fixed isotropic Sigma", "xprev", "fixedlarge", "kl", Value(8.06, 0.09), 13.22),
+    Objective("mu-tilde, mean squared error", "xprev", "fixedlarge", "mse"),
+    Objective("eps, L, learned diagonal Sigma", "eps", "learned", "kl"),
+    Objective("eps, L, fixed isotropic Sigma", "eps", "fixedlarge", "kl", Value(7.67, 0.13), 13.51),
+    Objective("eps, L_simple", "eps", "fixedlarge", "mse", Value(9.46, 0.11), 3.17),
+)
+
+TABLE_3 = (
+    Lsun("ProgressiveGAN", 8.34, 6.42, 37.52),
+    Lsun("StyleGAN", 2.65, 4.21, 8.53),
+    Lsun("StyleGAN2", None, 3.86, 6.93),
+    Lsun("DDPM", 6.36, 7.89, 19.75),
+    Lsun("DDPM, large", 4.90),
+)
 
 # Of the test set, with the model trained on L_simple.
 TABLE_4 = (

@@ -35,6 +35,7 @@ def start(tmp_path_factory):
             "JAX_NUM_CPU_DEVICES": str(devices),
             "JAX_COMPILATION_CACHE_DIR": str(cache),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "DDPM_JAX_CACHE": str(cache / "ours"),
             "PYTHONUNBUFFERED": "1",
         }
         command = [sys.executable, str(ROOT / script), *map(str, arguments)]

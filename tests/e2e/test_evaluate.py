@@ -131,15 +131,15 @@ def test_an_interrupted_run_continues_to_the_same_table(start, run, trained, tmp
     assert f"Continuing after {done} of 350 images" in said
     run("evaluate.py", f"--workdir={tmp_path / 'through'}", *arguments)
     ours, theirs = (tmp_path / name / "tables" for name in ("stopped", "through"))
-    (table,) = theirs.iterdir()
-    assert (ours / table.name).read_bytes() == table.read_bytes()
-    assert [path.name for path in ours.iterdir()] == [table.name]
+    table = "bpd_step12_ema_test_350_seed0.json"
+    assert (ours / table).read_bytes() == (theirs / table).read_bytes()
+    assert sorted(path.name for path in ours.iterdir()) == [table, "metrics.json"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--metrics=bdp"], "Unknown metric 'bdp' in --metrics; choose from bpd, rd, bpd_fast"),
+        (["--metrics=bdp"], "Unknown metric 'bdp' in --metrics; choose from fid, is, kid, pr, fd_classifier"),
         (["--split=val"], "digits has the splits train, test, all, and no 'val'"),
         (["--num_images=360"], "--num_images=360 must be from 2 to the 359 that split 'test' has"),
         (["--metrics=bpd_fast", "--num_timesteps=11"], "num_timesteps=11 must be from 1 to the process's 10"),

@@ -1,0 +1,13 @@
+"""Where what can be made or fetched again is kept between runs."""
+
+import os
+from pathlib import Path
+
+
+def folder() -> Path:
+    """$DDPM_JAX_CACHE, else ddpm_jax in $XDG_CACHE_HOME, else in ~/.cache."""
+    if own := os.environ.get("DDPM_JAX_CACHE"):
+        return Path(own).expanduser()
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # A relative path there does not count, says the XDG specification.
+    return (base if base.is_absolute() else Path.home() / ".cache") / "ddpm_jax"

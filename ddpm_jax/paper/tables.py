@@ -1,0 +1,250 @@
+"""The paper's tables with our numbers beside its own, from what evaluate.py left in any number of work folders.
+
+An empty cell is a number that the paper does not print, or that nobody has measured here.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_collections
+import numpy as np
+
+from ddpm_jax import workdir
+from ddpm_jax.evaluation import bound, record
+from ddpm_jax.paper import published
+
+_LARGE_CH = 192  # of the larger LSUN Bedroom model; the other has 128
+
+
+class Run(NamedTuple):
+    """A work folder and what was measured there."""
+
+    name: str
+    folder: Path
+    config: ml_collections.ConfigDict
+    entries: list[dict[str, Any]]  # of metrics.json
+
+
+class Cell(NamedTuple):
+    """One of our numbers."""
+
+    value: float
+    error: float | None
+    error_name: str  # what the error is
+    count: int | None  # samples, or images of the data set, that it is of
+    step: int | None  # of training
+
+    def __str__(self) -> str:
+        """As in a table: the number, its error, and what it is of."""
+        number = f"{self.value:.4g}" if self.error is None else f"{self.value:.4g} ± {self.error:.2g}"
+        return f"{number} ({self.count} images, step {self.step})"
+
+
+class Table(NamedTuple):
+    """Rows of cells: text, numbers of the paper, `Cell`s, None."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[list[Any]]
+
+    def as_markdown(self) -> str:
+        """With empty cells for None."""
+        lines = [f"## {self.title}", "", _row(self.columns), _row(["---"] * len(self.columns))]
+        return "\n".join([*lines, *(_row(["" if cell is None else str(cell) for cell in row]) for row in self.rows)])
+
+    def as_json(self) -> dict[str, Any]:
+        """With None for empty cells, and objects for our own numbers."""
+        rows = [[cell._asdict() if isinstance(cell, tuple) else cell for cell in row] for row in self.rows]
+        return {"title": self.title, "columns": self.columns, "rows": rows}
+
+
+def read_run(folder: Path) -> Run:
+    """Reads a work folder.
+
+    Raises:
+        FileNotFoundError: if it is none.
+    """
+    config = workdir.read_config(folder)
+    return Run(folder.resolve().name, folder, config, record.read(folder / workdir.TABLES / record.FILE))
+
+
+def data_of(run: Run) -> str:
+    """The data set by its TFDS name, also where its images lie in a folder whose name says so."""
+    settings = run.config.data
+    if settings.name != "image_folder":
+        return settings.name
+    folder = Path(settings.data_dir).name.lower()
+    known = ("cifar10", "bedroom", "church", "cat")
+    found = next((name for name in known if name in folder), None)
+    return folder if found is None else found if found == "cifar10" else f"lsun/{found}"
+
+
+def find(run: Run, metric: str, **settings: Any) -> Cell | None:
+    """Our number: of the last training step, then of the most images, averaged over seeds.
+
+    Args:
+        run: where to look.
+        metric: as `--metrics` calls it.
+        settings: what its settings must say besides; `reference` by its name.
+    """
+    entries = [entry for entry in run.entries if entry["metric"] == metric and _fits(entry["settings"], settings)]
+    if not entries:
+        return None
+    last = max(entries, key=lambda entry: (_step(entry) or 0, _count(entry) or 0))
+    same = [entry for entry in entries if (_step(entry), _count(entry)) == (_step(last), _count(last))]
+    if len(same) == 1:
+        return Cell(last["value"], last["error"], last["error_name"], _count(last), _step(last))
+    values = [entry["value"] for entry in same]
+    deviation = float(np.std(values, ddof=1))
+    return Cell(float(np.mean(values)), deviation, f"deviation of {len(values)} seeds", _count(last), _step(last))
+
+
+def table_1(runs: Sequence[Run]) -> Table:
+    """CIFAR-10: Inception score, FID against the training set, bits/dim."""
+    rows = [
+        [row.name, *map(_paper, (row.inception_score, row.fid, row.nll_test, row.nll_train)), None, None, None, None]
+        for row in published.TABLE_1
+    ]
+    for run in runs:
+        if data_of(run) == "cifar10":
+            ours = [
+                find(run, "is"), _fid(run), find(run, "bpd", split="test"), find(run, "bpd", split="train"),
+            ]  # fmt: skip
+            rows.append([f"ours: {run.name}", None, None, None, None, *ours])
+    columns = ("IS", "FID", "NLL test", "NLL train")
+    return Table(
+        "Table 1: CIFAR-10 (NLL in bits/dim, an upper bound for diffusion models)",
+        ("model", *(f"{name}, paper" for name in columns), *(f"{name}, ours" for name in columns)),
+        rows,
+    )
+
+
+def table_2(runs: Sequence[Run]) -> Table:
+    """CIFAR-10: the ablation; of several runs of one objective the first."""
+    rows = []
+    for row in published.TABLE_2:
+        wanted = (row.mean_type, row.var_type, row.loss_type)
+        run = next(
+            (
+                run for run in runs
+                if data_of(run) == "cifar10"
+                and tuple(run.config.diffusion[name] for name in ("mean_type", "var_type", "loss_type")) == wanted
+            ),
+            None,
+        )  # fmt: skip
+        ours = [None, None, None] if run is None else [find(run, "is"), _fid(run), run.name]
+        rows.append([row.name, _paper(row.inception_score), _paper(row.fid), *ours])
+    columns = ("objective", "IS, paper", "FID, paper", "IS, ours", "FID, ours", "our run")
+    return Table("Table 2: CIFAR-10, objectives (the paper's empty cells: unstable)", columns, rows)
+
+
+def table_3(runs: Sequence[Run]) -> Table:
+    """LSUN: FID."""
+    sets = ("bedroom", "church", "cat")
+    rows = [[row.name, *map(_paper, (row.bedroom, row.church, row.cat)), None, None, None] for row in published.TABLE_3]
+    for run in runs:
+        if data_of(run).startswith("lsun/"):
+            name = data_of(run).removeprefix("lsun/")
+            size = ", large" if run.config.model.ch == _LARGE_CH else ""
+            ours = [_fid(run) if name == column else None for column in sets]
+            rows.append([f"ours: {run.name}{size}", None, None, None, *ours])
+    columns = ("model", *(f"{name}, paper" for name in sets), *(f"{name}, ours" for name in sets))
+    return Table("Table 3: LSUN 256x256, FID", columns, rows)
+
+
+def table_4(runs: Sequence[Run]) -> list[Table]:
+    """Rate and distortion on CIFAR-10, a table a run; without one, the paper's alone."""
+    columns = ("reverse steps", "rate, paper", "RMSE, paper", "rate, ours (bits/dim)", "RMSE, ours (0-255)")
+    title = "Table 4: progressive coding, CIFAR-10 test set"
+    found = [(run, table) for run in runs if data_of(run) == "cifar10" and (table := _rate_distortion(run))]
+    if not found:
+        return [
+            Table(
+                title,
+                columns,
+                [
+                    [row.reverse_steps, f"{row.rate_bpd:.5f}", f"{row.rmse:.5f}", None, None]
+                    for row in published.TABLE_4
+                ],
+            )
+        ]
+    tables = []
+    for run, table in found:
+        settings, rows = table["settings"], []
+        for theirs, ours in zip(published.TABLE_4, table["rate_distortion"], strict=True):
+            rate = f"{ours['rate_bpd']:.5f} ± {ours['rate_standard_error']:.5f}"
+            rmse = f"{ours['rmse']:.5f} ± {ours['rmse_standard_error']:.5f}"
+            steps = f"{theirs.reverse_steps}" + ("" if ours["reverse_steps"] == theirs.reverse_steps else
+                                                 f" (ours: {ours['reverse_steps']})")  # fmt: skip
+            rows.append([steps, f"{theirs.rate_bpd:.5f}", f"{theirs.rmse:.5f}", rate, rmse])
+        what = "{data} {split}, {num_images} images, step {step}".format_map(settings)
+        tables.append(Table(f"{title}; ours: {run.name}, {what}", columns, rows))
+    return tables
+
+
+def other_scores(runs: Sequence[Run]) -> Table:
+    """What was measured and has no place in the paper: other data sets, a classifier's features, given samples."""
+    rows = []
+    for run in runs:
+        for entry in run.entries:
+            in_paper = data_of(run) == "cifar10" or data_of(run).startswith("lsun/")
+            if not in_paper or entry["metric"] not in ("fid", "is", "bpd") or not _of_the_model(entry["settings"]):
+                samples = entry["settings"].get("samples", entry["settings"])
+                what = samples.get("images") or "{data} {split}".format_map(samples)
+                cell = Cell(entry["value"], entry["error"], entry["error_name"], _count(entry), _step(entry))
+                rows.append([run.name, entry["name"], cell, what])
+    return Table("Other scores", ("run", "score", "ours", "of"), rows)
+
+
+def all_tables(runs: Sequence[Run]) -> list[Table]:
+    """Tables 1 to 4, and what else there is."""
+    others = other_scores(runs)
+    return [table_1(runs), table_2(runs), table_3(runs), *table_4(runs), *([others] if others.rows else [])]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _paper(value: published.Value | float | None) -> str | None:
+    """As the paper prints it."""
+    if not isinstance(value, published.Value):
+        return None if value is None else f"{value:.2f}"
+    return f"{value.value:.2f}" + ("" if value.deviation is None else f" ± {value.deviation:.2f}")
+
+
+def _fid(run: Run) -> Cell | None:
+    return find(run, "fid", reference="train")
+
+
+def _of_the_model(settings: dict[str, Any]) -> bool:
+    return settings.get("samples", {}).get("images", "drawn") == "drawn"
+
+
+def _fits(settings: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    reference = (settings.get("reference") or {}).get("name", "")
+    return _of_the_model(settings) and all(
+        reference.endswith(f":{value}") if name == "reference" else settings.get(name) == value
+        for name, value in wanted.items()
+    )
+
+
+def _step(entry: dict[str, Any]) -> int | None:
+    return entry["settings"].get("samples", entry["settings"]).get("step")
+
+
+def _count(entry: dict[str, Any]) -> int | None:
+    settings = entry["settings"]
+    return settings["samples"]["count"] if "samples" in settings else settings.get("num_images")
+
+
+def _rate_distortion(run: Run) -> dict[str, Any] | None:
+    """The newest table of the bound, of the most images, of the test set if there is one."""
+    tables = bound.tables(run.folder / workdir.TABLES)
+
+    def order(table: dict[str, Any]) -> tuple[int, bool, int]:
+        settings = table["settings"]
+        return settings["step"], settings["split"] == "test", settings["num_images"]
+
+    return max(tables, key=order, default=None)

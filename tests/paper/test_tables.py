@@ -1,0 +1,131 @@
+"""Work folders with made-up scores: which of them land in which cell."""
+
+import json
+
+import pytest
+
+from configs import cifar10, lsun_bedroom_large, table2_xprev_kl
+from ddpm_jax import experiment, workdir
+from ddpm_jax.evaluation import record
+from ddpm_jax.evaluation.record import Score
+from ddpm_jax.paper import published, tables
+
+
+def drawn(step, count=50_000, seed=0, reference="cifar10:train"):
+    samples = {"images": "drawn", "step": step, "count": count, "seed": seed, "weights": "ema"}
+    return {"samples": samples, "reference": {"name": reference}}
+
+
+@pytest.fixture
+def make(tmp_path):
+    """`make("name", config, (score, settings), ...)` -> the run."""
+
+    def make(name, config, *measured):
+        workdir.claim(tmp_path / name, config)
+        for score, settings in measured:
+            record.write(tmp_path / name / "tables" / "metrics.json", [score], settings=settings)
+        return tables.read_run(tmp_path / name)
+
+    return make
+
+
+def row(table, name):
+    (found,) = (cells for cells in table.rows if cells[0] == name)
+    return dict(zip(table.columns, found, strict=True))
+
+
+def test_without_runs_the_tables_are_the_paper_s():
+    found = tables.all_tables([])
+    assert len(found) == 4
+    assert row(found[0], "DDPM, L_simple")["FID, paper"] == "3.17"
+    assert row(found[0], "DDPM, L_simple")["IS, paper"] == "9.46 ± 0.11"
+    assert row(found[1], "eps, L, learned diagonal Sigma")["FID, paper"] is None
+    assert row(found[2], "DDPM, large")["bedroom, paper"] == "4.90"
+    assert [cells[0] for cells in found[3].rows] == [r.reverse_steps for r in published.TABLE_4]
+    for table in found:
+        for cells in table.rows:
+            assert all(cell is None for name, cell in zip(table.columns, cells, strict=True) if "ours" in name)
+
+
+def test_a_cifar10_run_stands_in_tables_1_and_2(make):
+    bpd = {"data": "cifar10", "split": "test", "num_images": 10_000, "step": 9}
+    run = make(
+        "mine", cifar10.get_config(),
+        (Score("fid", "FID@1000", 40.0), drawn(9, count=1000)),
+        (Score("fid", "FID", 3.3), drawn(9)),
+        (Score("fid", "FID", 5.3), drawn(9, reference="cifar10:test")),
+        (Score("fid", "FID", 2.0), drawn(8)),
+        (Score("is", "IS", 9.4, 0.1, "deviation of 10 splits"), drawn(9)),
+        (Score("bpd", "bits/dim", 3.75, 0.01, "standard error"), bpd),
+    )  # fmt: skip
+    first = row(tables.table_1([run]), "ours: mine")
+    assert str(first["FID, ours"]) == "3.3 (50000 images, step 9)"
+    assert str(first["IS, ours"]) == "9.4 ± 0.1 (50000 images, step 9)"
+    assert str(first["NLL test, ours"]) == "3.75 ± 0.01 (10000 images, step 9)"
+    assert first["NLL train, ours"] is None
+    second = tables.table_2([run])
+    assert row(second, "eps, L_simple")["FID, ours"].value == 3.3
+    assert row(second, "eps, L_simple")["our run"] == "mine"
+    assert row(second, "mu-tilde, L, fixed isotropic Sigma")["our run"] is None
+
+
+def test_seeds_are_averaged_and_their_spread_is_the_error(make):
+    scores = [(Score("fid", "FID", value), drawn(9, seed=seed)) for seed, value in enumerate((3.0, 3.2, 3.4))]
+    cell = tables.find(make("seeds", table2_xprev_kl.get_config(), *scores), "fid", reference="train")
+    assert (cell.value, cell.error, cell.error_name) == (
+        pytest.approx(3.2), pytest.approx(0.2), "deviation of 3 seeds",
+    )  # fmt: skip
+
+
+def test_given_samples_are_no_result_of_the_model(make):
+    settings = {"samples": {"images": "other.npz", "count": 50_000}, "reference": {"name": "cifar10:train"}}
+    run = make("given", cifar10.get_config(), (Score("fid", "FID", 1.0), settings))
+    assert row(tables.table_1([run]), "ours: given")["FID, ours"] is None
+    (cells,) = tables.other_scores([run]).rows
+    assert (cells[1], cells[2].value, cells[3]) == ("FID", 1.0, "other.npz")
+
+
+def test_lsun_and_a_folder_whose_name_says_what_it_is(make):
+    config = lsun_bedroom_large.get_config()
+    config.data.update(name="image_folder", data_dir="/data/lsun_bedroom.tar")
+    run = make("large", config, (Score("fid", "FID", 4.9), drawn(9, reference="lsun_bedroom.tar:train")))
+    cells = row(tables.table_3([run]), "ours: large, large")
+    assert cells["bedroom, ours"].value == 4.9
+    assert cells["church, ours"] is None
+
+
+def test_table_4_takes_the_newest_table_of_the_test_set(make):
+    run = make("rd", cifar10.get_config())
+    for step, split, rate in ((9, "train", 1.0), (9, "test", 2.0), (8, "test", 3.0)):
+        ours = [
+            dict(reverse_steps=r.reverse_steps, rate_bpd=rate, rate_standard_error=0.1, rmse=1.0, rmse_standard_error=0)
+            for r in published.TABLE_4
+        ]
+        table = {"settings": dict(step=step, split=split, num_images=9, data="cifar10"), "rate_distortion": ours}
+        path = run.folder / "tables" / f"bpd_step{step}_ema_{split}_9_seed0.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(table))
+    (found,) = tables.table_4([run])
+    assert found.title.endswith("ours: rd, cifar10 test, 9 images, step 9")
+    assert found.rows[0][1:] == ["1.77581", "0.95136", "2.00000 ± 0.10000", "1.00000 ± 0.00000"]
+
+
+def test_markdown_and_json_hold_the_same(make):
+    run = make("both", cifar10.get_config(), (Score("fid", "FID", 3.3), drawn(9)))
+    table = tables.table_1([run])
+    lines = table.as_markdown().splitlines()
+    assert lines[2].count("|") == lines[-1].count("|") == len(table.columns) + 1
+    assert "| 3.3 (50000 images, step 9) |" in lines[-1]
+    assert json.loads(json.dumps(table.as_json()))["rows"][-1][6] == {
+        "value": 3.3, "error": None, "error_name": "", "count": 50_000, "step": 9,
+    }  # fmt: skip
+
+
+def test_a_folder_that_is_none_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is no work folder"):
+        tables.read_run(tmp_path)
+
+
+def test_the_config_of_a_run_comes_back(make):
+    run = make("same", cifar10.get_config())
+    assert experiment.to_json(run.config) == experiment.to_json(cifar10.get_config())
