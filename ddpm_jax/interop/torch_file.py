@@ -148,13 +148,13 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
         ValueError: if it is damaged, holds anything but a flat dictionary of tensors, asks for anything else to be
             imported (named in the message, and not done), or a tensor reaches outside its storage.
     """
-    with open(path, "rb") as file:
-        is_zip = file.read(4) == b"PK\x03\x04"
-        file.seek(0)
-        try:
-            return _read_zip(file) if is_zip else _read_legacy(file)
-        except ValueError as error:
-            raise ValueError(f"{str(path)!r} is not a file of weights that can be read: {error}.") from error
-        except _DAMAGE as error:
-            problem = " ".join(str(error).split()) or type(error).__name__
-            raise ValueError(f"{str(path)!r} is not a file of weights, or damaged ({problem}).") from error
+    # In memory no read can ask for more than there is, whatever length a damaged file claims.
+    content = Path(path).read_bytes()
+    read = _read_zip if content.startswith(b"PK\x03\x04") else _read_legacy
+    try:
+        return read(io.BytesIO(content))
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} is not a file of weights that can be read: {error}.") from error
+    except _DAMAGE as error:
+        problem = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{str(path)!r} is not a file of weights, or damaged ({problem}).") from error

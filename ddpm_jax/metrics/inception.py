@@ -6,6 +6,7 @@ without their bias, as in the code of the Inception score's authors (Salimans et
 is torch-fidelity; layers are called as in the weights that it and pytorch-fid publish.
 """
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -248,8 +249,11 @@ def params_from_state_dict(weights: dict[str, np.ndarray]) -> dict[str, dict[str
 def _read_weights(path: Path) -> dict[str, np.ndarray]:
     if path.suffix != ".npz":
         return read_state_dict(path)
-    with np.load(path, allow_pickle=False) as arrays:
-        return dict(arrays)
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{str(path)!r} is not an .npz of weights, or damaged ({error}).") from error
 
 
 def extractor(path: Path | None = None) -> Extractor:

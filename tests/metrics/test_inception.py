@@ -92,3 +92,9 @@ def test_a_file_in_the_cache_that_is_not_the_published_one_is_refused(tmp_path, 
     (tmp_path / "pt_inception-2015-12-05-6726825d.pth").write_bytes(b"something else")
     with pytest.raises(ValueError, match="damaged, or another file"):
         inception.extractor()
+
+
+def test_a_damaged_npz_is_refused(tmp_path):
+    (tmp_path / "w.npz").write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(ValueError, match="w.npz' is not an .npz of weights"):
+        inception.extractor(tmp_path / "w.npz")
