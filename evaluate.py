@@ -163,8 +163,12 @@ def score_samples(loaded: workdir.Loaded | None, metrics: list[str], kind: str) 
             target = reference(loaded, extractor, samples.shape[1:])
         for score in measured(loaded, metrics, extractor, samples, target):
             found.setdefault(score.name, []).append(score)
-    print(f"{samples.about['images']}, features of {extractor.name} ({extractor.fingerprint})", end="")
-    print(", reference {name}, {count} images ({fingerprint})".format_map(target.about) if target else "")
+    print(f"{samples.about['images']}, {len(samples)} images; features of {extractor.name} ({extractor.fingerprint})")
+    if target:
+        count = target.about["count"]
+        print(
+            f"reference {target.about['name']}, {count or 'unknown number of'} images ({target.about['fingerprint']})"
+        )
     for name, scores in found.items():
         for seed, score in zip(seeds, scores, strict=True):
             print(f"  {name:<24} {score}" + (f"   seed {seed}" if len(seeds) > 1 else ""))

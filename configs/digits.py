@@ -1,6 +1,6 @@
-"""Handwritten digits, 8x8 grey (scikit-learn's, 1,438 images): a demonstration of a few minutes on two CPU cores.
+"""Handwritten digits, 8x8 grey (scikit-learn's, 1,442 images): a demonstration of a few minutes on two CPU cores.
 
-Not in the paper; its schedule, loss and architecture, with the smallest width. 359 more images are held out: the split
+Not in the paper; its schedule, loss and architecture, with the smallest width. 355 more images are held out: the split
 'test', which evaluate.py measures.
 
 Run: python train.py --config=configs/digits.py --workdir=runs/digits

@@ -26,7 +26,10 @@ TINY = (
 
 @pytest.fixture(scope="session")
 def start(tmp_path_factory):
-    """`start("train.py", *arguments, devices=1)` -> the running process; what was compiled is shared by all."""
+    """`start("train.py", *arguments, devices=1)` -> the running process; what was compiled is shared by all.
+
+    A name that does not end in .py is that of a module.
+    """
     cache = tmp_path_factory.mktemp("compiled")
 
     def start(script, *arguments, devices=1):
@@ -38,7 +41,8 @@ def start(tmp_path_factory):
             "DDPM_JAX_CACHE": str(cache / "ours"),
             "PYTHONUNBUFFERED": "1",
         }
-        command = [sys.executable, str(ROOT / script), *map(str, arguments)]
+        program = [str(ROOT / script)] if script.endswith(".py") else ["-m", script]
+        command = [sys.executable, *program, *map(str, arguments)]
         pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
 

@@ -142,8 +142,8 @@ def test_planted_copies_are_counted_mirrored_ones_too(run, trained, tmp_path, di
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--mode=interpolate", "--sources=3,17,20"], "--sources=3,17,20 must be pairs of numbers in 0..1437"),
-        (["--mode=interpolate", "--sources=3,1438"], "must be pairs of numbers in 0..1437"),
+        (["--mode=interpolate", "--sources=3,17,20"], "--sources=3,17,20 must be pairs of numbers in 0..1441"),
+        (["--mode=interpolate", "--sources=3,1442"], "must be pairs of numbers in 0..1441"),
         (["--mode=neighbours", "--crop=9"], "--crop=9 must be at most 8"),
     ],
 )
