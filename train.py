@@ -17,7 +17,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from configs import default
-from ddpm_jax import checkpoint, data, experiment, images, parallel, sampling, training, workdir
+from ddpm_jax import checkpoint, compilation_cache, data, experiment, images, parallel, sampling, training, workdir
 from ddpm_jax.progress import Progress
 from ddpm_jax.signals import StopRequest
 
@@ -126,6 +126,7 @@ def main(argv: list[str]) -> int:
     if len(argv) > 1:
         raise app.UsageError(f"Unknown argument {argv[1]!r}; settings are given as --config.SECTION.NAME=VALUE.")
     logging.set_verbosity(logging.WARNING)
+    compilation_cache.enable()
     directory = Path(_WORKDIR.value)
     try:
         return train(_CONFIG.value, directory)

@@ -1,0 +1,68 @@
+"""Compiled programs kept on disk, so that the next start of the same command does not compile again.
+
+JAX does the keeping. Here it is told where, and what has not been used for longest is deleted when the folder grows
+too large. JAX has a limit of its own, which takes one more package and holds a file lock while it reads, on the home
+folders that the hosts of a cluster share.
+"""
+
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+
+_MAX_BYTES = 4 * 2**30  # the train step of CIFAR-10 takes some megabytes
+
+
+def folder(environment: Mapping[str, str]) -> Path | None:
+    """Where compiled programs are kept; None: nowhere.
+
+    That is `xla` in $DDPM_JAX_CACHE, else in $XDG_CACHE_HOME/ddpm_jax, else in ~/.cache/ddpm_jax. An empty
+    $DDPM_JAX_CACHE turns it off.
+
+    Raises:
+        RuntimeError: if there is no home folder.
+    """
+    if (ours := environment.get("DDPM_JAX_CACHE")) is not None:
+        return Path(ours).expanduser() / "xla" if ours else None
+    cache = Path(environment.get("XDG_CACHE_HOME", ""))
+    if not cache.is_absolute():  # such a value does not count, says the XDG specification
+        cache = Path.home() / ".cache"
+    return cache / "ddpm_jax" / "xla"
+
+
+def enable() -> None:
+    """Turns the cache on; to be called before the first compilation.
+
+    $JAX_COMPILATION_CACHE_DIR, where set, is left to JAX, empty or not. A folder that cannot be made or written turns
+    the cache off: it saves time and no more.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    with contextlib.suppress(OSError, RuntimeError):
+        if (path := folder(os.environ)) is None:
+            return
+        # Whoever can write here can run code as us: JAX loads these programs unchecked.
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK | os.X_OK):
+            return
+        _delete_oldest(path, max_bytes=_MAX_BYTES)
+        jax.config.update("jax_compilation_cache_dir", str(path))
+        if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+            # By default, programs that compile within a second are not kept; a command has dozens of those.
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def _delete_oldest(path: Path, *, max_bytes: int) -> None:
+    """Deletes what was read or written longest ago, until the rest takes at most `max_bytes`."""
+    found = []
+    for file in path.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another process deletes too
+            found.append((file.stat(), file))
+    found.sort(key=lambda entry: max(entry[0].st_atime, entry[0].st_mtime), reverse=True)
+    total = 0
+    for status, file in found:
+        total += status.st_size
+        if total > max_bytes:
+            file.unlink(missing_ok=True)
