@@ -6,7 +6,7 @@ python train.py --config=configs/cifar10.py --workdir=runs/cifar10 [--config.opt
 import contextlib
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -17,12 +17,24 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from configs import default
-from ddpm_jax import checkpoint, compilation_cache, data, experiment, images, parallel, sampling, training, workdir
+from ddpm_jax import (
+    checkpoint,
+    compilation_cache,
+    data,
+    dry_run,
+    experiment,
+    images,
+    parallel,
+    sampling,
+    training,
+    workdir,
+)
 from ddpm_jax.progress import Progress
 from ddpm_jax.signals import StopRequest
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="The experiment: a file in configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder for all that this run writes.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what the run would be and need (memory, data), and leave.")
 flags.mark_flags_as_required(["config", "workdir"])
 
 
@@ -31,23 +43,19 @@ def train(config: ml_collections.ConfigDict, directory: Path) -> int:
     experiment.check(config, default.get_config())
     made = experiment.make(config)
     parallel.check_batch_size("train.batch_size", config.train.batch_size)
+    if _DRY_RUN.value:
+        return rehearse(made, directory)
     source = made.load_data()
     workdir.claim(directory, config)
     print(f"{len(source)} images of {made.image_shape}, {parallel.describe()}, folder {directory.absolute()}")
 
     optim, settings = config.optim, config.train
-    optimizer = training.make_optimizer(lr=optim.lr, warmup_steps=optim.warmup_steps, clip_norm=optim.clip_norm)
+    optimizer, train_step = make_step(made)
     saved = checkpoint.Checkpoints(
         directory / workdir.CHECKPOINTS, keep=settings.keep, keep_period=settings.keep_period
     )
     state, start = first_state(made, optimizer, saved)
-    train_steps = parallel.pmap_train_steps(
-        functools.partial(
-            training.train_step, rng=jax.random.key(settings.seed), process=made.process, model=made.model,
-            optimizer=optimizer, ema_decay=optim.ema_decay, ema_warmup=optim.ema_warmup, flip=config.data.flip,
-            axis_name=parallel.AXIS,
-        )
-    )  # fmt: skip
+    train_steps = parallel.pmap_train_steps(train_step)
     progress = Progress(
         directory, start_step=start, num_steps=settings.num_steps, batch_size=settings.batch_size,
         log_every=settings.log_every, learning_rate=training.learning_rate_schedule(optim.lr, optim.warmup_steps),
@@ -73,14 +81,46 @@ def train(config: ml_collections.ConfigDict, directory: Path) -> int:
     return stop.exit_code
 
 
+def make_step(made: experiment.Experiment) -> tuple[optax.GradientTransformation, Callable]:
+    """The optimizer, and the train step `(state, pixels) -> state, metrics` of one device."""
+    optim = made.config.optim
+    optimizer = training.make_optimizer(lr=optim.lr, warmup_steps=optim.warmup_steps, clip_norm=optim.clip_norm)
+    return optimizer, functools.partial(
+        training.train_step, rng=jax.random.key(made.config.train.seed), process=made.process, model=made.model,
+        optimizer=optimizer, ema_decay=optim.ema_decay, ema_warmup=optim.ema_warmup, flip=made.config.data.flip,
+        axis_name=parallel.AXIS,
+    )  # fmt: skip
+
+
+def rehearse(made: experiment.Experiment, directory: Path) -> int:
+    """Says what the run would be and need, and writes nothing; returns the exit code.
+
+    Raises:
+        ValueError: as a run would: of the work folder at once, of the data after all else has been said.
+        FileNotFoundError: if there is no data, likewise.
+    """
+    workdir.check(directory, made.config)
+    settings = made.config.train
+    optimizer, train_step = make_step(made)
+    state = checkpoint.abstract(jax.eval_shape(creator(made, optimizer)), parallel.replicated())
+    shape = (settings.steps_per_dispatch, settings.batch_size, *made.image_shape)
+    dry_run.report(made, parallel.lower_train_steps(train_step, state, shape=shape))
+    return 0
+
+
+def creator(made: experiment.Experiment, optimizer: optax.GradientTransformation) -> Callable[[], training.TrainState]:
+    """What makes the state of a fresh start."""
+    return functools.partial(
+        training.create_state, made.model, optimizer, rng=jax.random.key(made.config.train.seed),
+        image_shape=made.image_shape,
+    )  # fmt: skip
+
+
 def first_state(
     made: experiment.Experiment, optimizer: optax.GradientTransformation, saved: checkpoint.Checkpoints
 ) -> tuple[training.TrainState, int]:
     """The newest checkpoint, or else a fresh start; replicated, with the steps made so far."""
-    create = functools.partial(
-        training.create_state, made.model, optimizer, rng=jax.random.key(made.config.train.seed),
-        image_shape=made.image_shape,
-    )  # fmt: skip
+    create = creator(made, optimizer)
     like = checkpoint.abstract(jax.eval_shape(create), parallel.replicated())
     if (state := saved.restore(like)) is None:
         print("Starting from scratch.")
@@ -126,7 +166,8 @@ def main(argv: list[str]) -> int:
     if len(argv) > 1:
         raise app.UsageError(f"Unknown argument {argv[1]!r}; settings are given as --config.SECTION.NAME=VALUE.")
     logging.set_verbosity(logging.WARNING)
-    compilation_cache.enable()
+    if not _DRY_RUN.value:  # which writes nothing
+        compilation_cache.enable()
     directory = Path(_WORKDIR.value)
     try:
         return train(_CONFIG.value, directory)

@@ -52,10 +52,7 @@ def pmap_train_steps(train_step: Callable) -> Callable:
         replicated, as do the metrics, [K, ...]. K = 1 and larger K give the same bits.
     """
 
-    def steps(state: Any, pixels: jax.Array) -> tuple[Any, Any]:
-        return jax.lax.scan(train_step, state, pixels)
-
-    mapped = jax.pmap(steps, axis_name=AXIS, in_axes=(None, 1), out_axes=(None, None), donate_argnums=0)
+    mapped = _map_steps(train_step)
 
     def split_and_run(state: Any, pixels: np.ndarray) -> tuple[Any, Any]:
         k, b, *image = pixels.shape
@@ -67,6 +64,26 @@ def pmap_train_steps(train_step: Callable) -> Callable:
         return state, metrics
 
     return split_and_run
+
+
+def lower_train_steps(train_step: Callable, state: Any, *, shape: tuple[int, ...]) -> jax.stages.Lowered:
+    """The program that `pmap_train_steps` runs, neither compiled nor run.
+
+    Args:
+        train_step: as there.
+        state: its abstract form, with the sharding `replicated`.
+        shape: [K, B, H, W, C] of the pixels, B global.
+    """
+    k, b, *image = shape
+    local = (k, jax.local_device_count(), b // jax.device_count(), *image)
+    return _map_steps(train_step).lower(state, jax.ShapeDtypeStruct(local, np.uint8))
+
+
+def _map_steps(train_step: Callable) -> Callable:
+    def steps(state: Any, pixels: jax.Array) -> tuple[Any, Any]:
+        return jax.lax.scan(train_step, state, pixels)
+
+    return jax.pmap(steps, axis_name=AXIS, in_axes=(None, 1), out_axes=(None, None), donate_argnums=0)
 
 
 def pmap_batches(function: Callable) -> Callable:

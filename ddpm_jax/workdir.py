@@ -64,11 +64,11 @@ def recent_loss(workdir: str | os.PathLike, step: int, *, reports: int = 10) -> 
     return sum(losses) / len(losses) if losses else None
 
 
-def claim(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> None:
-    """Makes the work folder of a new run, or lets the run in it be continued with this config.
+def check(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> None:
+    """Refuses to continue the run in a work folder with settings that would make it another run.
 
     Raises:
-        ValueError: if what is there was begun with settings that would make it another run.
+        ValueError: naming the settings that differ.
     """
     path = Path(workdir) / CONFIG
     if path.is_file() and (changed := experiment.differences(read_config(workdir), config)):
@@ -76,6 +76,16 @@ def claim(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> None
             f"{Path(workdir).absolute()} holds a run with other settings: {'; '.join(changed)}. Continue it with "
             f"its own, start in another --workdir, or, to go on with the new ones on purpose, edit {path} first."
         )
+
+
+def claim(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> None:
+    """Makes the work folder of a new run, or lets the run in it be continued with this config.
+
+    Raises:
+        ValueError: as `check` does.
+    """
+    check(workdir, config)
+    path = Path(workdir) / CONFIG
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, experiment.to_json(config))
 

@@ -1,0 +1,95 @@
+"""What a training run would be and need, found without running or writing anything."""
+
+import time
+from typing import NamedTuple
+
+import jax
+
+from ddpm_jax import experiment, parallel
+
+
+class Cost(NamedTuple):
+    """What the compiled train step needs: sizes in bytes, on each device."""
+
+    arguments: int  # the state, and the pixels of a dispatch
+    outputs: int  # the next state, and the metrics
+    aliased: int  # outputs that take the place of arguments
+    temporaries: int
+    program: int
+    flops: float  # of one step, on each device
+
+    @property
+    def memory(self) -> int:
+        """All of it at once."""
+        return self.arguments + self.outputs - self.aliased + self.temporaries + self.program
+
+
+def cost(lowered: jax.stages.Lowered) -> Cost:
+    """Compiles the train step and reads what it needs.
+
+    The floating-point operations are those of the program before XLA optimizes it, so they do not depend on the kind
+    of device: some backends count none of those that they hand to a library. XLA counts the body of a loop once, so
+    they are those of one step of a dispatch.
+    """
+    memory = lowered.compile().memory_analysis()
+    return Cost(
+        arguments=memory.argument_size_in_bytes,
+        outputs=memory.output_size_in_bytes,
+        aliased=memory.alias_size_in_bytes,
+        temporaries=memory.temp_size_in_bytes,
+        program=memory.generated_code_size_in_bytes,
+        flops=lowered.cost_analysis()["flops"],
+    )
+
+
+def report(made: experiment.Experiment, lowered: jax.stages.Lowered) -> None:
+    """Prints what there is to know, also where the data set cannot be opened.
+
+    Raises:
+        ValueError: at the end, of the data set: see `Experiment.load_data`.
+        OSError: likewise.
+    """
+    settings = made.config.train
+    print(f"Config: {experiment.to_json(made.config)}", end="")
+    print(f"Devices: {parallel.describe()}.")
+    count = sum(leaf.size for leaf in jax.tree.leaves(made.abstract_params()))
+    print(f"Network: {count:,} parameters.")
+    print(f"Batch: {settings.batch_size} images, {settings.batch_size // jax.device_count()} on each device.")
+    problem = _report_data(made)
+    begin = time.perf_counter()
+    needed = cost(lowered)
+    print(_describe(needed, num_devices=jax.device_count(), batch_size=settings.batch_size))
+    print(f"It took {time.perf_counter() - begin:.0f} s to compile. Nothing was run, and nothing written.", flush=True)
+    if problem is not None:
+        raise problem
+
+
+def _report_data(made: experiment.Experiment) -> Exception | None:
+    try:
+        source = made.load_data()
+    except (ValueError, OSError) as error:
+        print("Data: cannot be opened; why is said at the end.")
+        return error
+    place = "in memory" if source.in_memory else "streamed from disk"
+    print(f"Data: {len(source):,} images of {source.image_shape}, {place}; {len(source.broken)} broken ones met.")
+    return None
+
+
+def _describe(needed: Cost, *, num_devices: int, batch_size: int) -> str:
+    available = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    of = f" of {_size(available)} that JAX may use" if available else ""
+    warning = " THIS DOES NOT FIT." if available and needed.memory > available else ""
+    flops = needed.flops * num_devices
+    return (
+        f"Memory: {_size(needed.memory)}{of} on each device, as compiled for this one:{warning} "
+        f"{_size(needed.arguments)} of arguments, {_size(needed.outputs)} of outputs ({_size(needed.aliased)} of them "
+        f"in the place of arguments), {_size(needed.temporaries)} of temporaries, {_size(needed.program)} of program. "
+        "Not counted: images waiting on their way to the device, what the grids of samples need, and fragments.\n"
+        f"Work: {flops:.3g} floating-point operations a step, {flops / batch_size:.3g} an image. Not counted: "
+        "transcendental functions, random bits, and what moves data without computing."
+    )
+
+
+def _size(count: int) -> str:
+    """Bytes, for people."""
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
