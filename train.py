@@ -25,6 +25,7 @@ from ddpm_jax import (
     experiment,
     images,
     parallel,
+    profiling,
     sampling,
     training,
     workdir,
@@ -55,14 +56,17 @@ def train(config: ml_collections.ConfigDict, directory: Path) -> int:
         directory / workdir.CHECKPOINTS, keep=settings.keep, keep_period=settings.keep_period
     )
     state, start = first_state(made, optimizer, saved)
-    train_steps = parallel.pmap_train_steps(train_step)
+    train_steps = profiling.Traced(
+        parallel.pmap_train_steps(train_step), steps=profiling.parse(settings.profile), start_step=start,
+        directory=directory / workdir.PROFILE,
+    )  # fmt: skip
     progress = Progress(
         directory, start_step=start, num_steps=settings.num_steps, batch_size=settings.batch_size,
         log_every=settings.log_every, learning_rate=training.learning_rate_schedule(optim.lr, optim.warmup_steps),
     )  # fmt: skip
     draw_grid = functools.partial(save_grid, made, parallel.pmap_batches(made.sample), directory)
 
-    with StopRequest() as stop, contextlib.closing(saved), contextlib.closing(progress):
+    with StopRequest() as stop, contextlib.closing(saved), contextlib.closing(progress), train_steps:
         step = start
         for step, pixels in dispatches(config, source, start):
             state, metrics = train_steps(state, pixels)

@@ -53,6 +53,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.sample_every = 10_000  # 0: never
     config.train.keep_period = 50_000  # checkpoints of multiples of this are kept for ever; 0: none
     config.train.keep = 3  # newest checkpoints
+    config.train.profile = ""  # 'N:M': write a trace of the steps N to M, to be seen in TensorBoard, into profile/
 
     config.sample = ml_collections.ConfigDict()
     config.sample.num_samples = 64  # of sample.py, where not given, and of the grids drawn during training

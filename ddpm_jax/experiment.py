@@ -14,14 +14,14 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from ddpm_jax import data, diffusion, sampling, schedule, unet
+from ddpm_jax import data, diffusion, profiling, sampling, schedule, unet
 
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 # Settings that may change while a run goes on: its parameters stay those of a run that was never stopped.
 _FREE = (
     "data.data_dir", "data.memory_limit_gib", "sample.", "train.checkpoint_every", "train.keep", "train.keep_period",
-    "train.log_every", "train.num_steps", "train.sample_every", "train.steps_per_dispatch",
+    "train.log_every", "train.num_steps", "train.profile", "train.sample_every", "train.steps_per_dispatch",
 )  # fmt: skip
 
 _AT_LEAST = {
@@ -139,6 +139,13 @@ def _unfitting(config: ml_collections.ConfigDict) -> Iterator[str]:
         section, field = name.split(".")
         if config[section][field] >= 1.0:
             yield f"{name}={config[section][field]} must be below 1"
+    try:
+        traced = profiling.parse(config.train.profile)
+    except ValueError as error:
+        yield f"train.profile={config.train.profile!r} {error}"
+    else:
+        if traced and traced[-1] > config.train.num_steps:
+            yield f"train.profile={config.train.profile!r} must end by train.num_steps={config.train.num_steps}"
     for name in ("num_steps", "log_every", "checkpoint_every", "sample_every"):
         steps, group = config.train[name], config.train.steps_per_dispatch
         if steps % group:

@@ -10,8 +10,8 @@ import ml_collections
 
 from ddpm_jax import checkpoint, experiment
 
-CONFIG, CHECKPOINTS, METRICS, SAMPLES, TABLES, TENSORBOARD = (
-    "config.json", "checkpoints", "metrics.jsonl", "samples", "tables", "tensorboard",
+CONFIG, CHECKPOINTS, METRICS, PROFILE, SAMPLES, TABLES, TENSORBOARD = (
+    "config.json", "checkpoints", "metrics.jsonl", "profile", "samples", "tables", "tensorboard",
 )  # fmt: skip
 
 

@@ -69,6 +69,8 @@ def test_the_256_configs_are_the_paper_s(name, num_steps, flip):
         ({"model": {"dtype": "float16"}}, "model.dtype='float16' must be one of float32, bfloat16"),
         ({"data": {"image_size": (8, 8, 3)}}, r"data.image_size=\(8, 8, 3\) must be one or two"),
         ({"data": {"channels": 5}}, "data.channels=5"),
+        ({"train": {"profile": "9:3"}}, "train.profile='9:3' must be FIRST:LAST"),
+        ({"train": {"profile": "3:800001"}}, "train.profile='3:800001' must end by train.num_steps=800000"),
         ({"train": {"steps_per_dispatch": 7}}, "train.log_every=100 must be a multiple of .*=7; try 98"),
     ],
 )
@@ -109,7 +111,7 @@ def test_json_gives_the_config_back(tiny_config):
 
 def test_differences_are_those_that_change_the_run():
     old, new = default.get_config(), default.get_config()
-    new.train.update(num_steps=5, log_every=5, keep=9)
+    new.train.update(num_steps=5, log_every=5, keep=9, profile="2:3")
     new.sample.seed = 3
     assert experiment.differences(old, new) == []
     new.optim.lr = 1e-3
