@@ -8,6 +8,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 # All that we decode. Pillow knows more, among them EPS, which starts another program.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 EXTENSIONS = (".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
+_UPPER_EIGHT = np.round(np.arange(65536) / 257.0).astype(np.uint8)  # a table: floats of a huge picture take gigabytes
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
@@ -28,8 +29,8 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise BrokenImageError("its pixels are floats, whose range is not known")
     if image.mode.startswith("I"):  # 16 bits, which Pillow holds as 'I;16', or as 'I' where it was read from a PGM
-        grey = np.clip(np.asarray(image, np.float64), 0, 65535) / 257.0
-        return Image.fromarray(np.round(grey).astype(np.uint8))
+        pixels = np.asarray(image)
+        return Image.fromarray(_UPPER_EIGHT[pixels if pixels.dtype == np.uint16 else np.clip(pixels, 0, 65535)])
     if image.mode in ("P", "PA"):
         return image.convert("RGBA" if image.has_transparency_data else "RGB")
     if image.mode not in ("1", "L", "LA", "RGB", "RGBA"):  # CMYK, YCbCr, LAB, ...

@@ -103,7 +103,7 @@ def _open_folder(root: str, *, split: str) -> Records:
 
     def read(i: int) -> Record:
         with open(os.path.join(root, paths[i]), "rb") as file:
-            return Record(file.read(), labels[i])
+            return Record(file.read(_MAX_FILE_BYTES), labels[i])  # the rest of a larger one is missed in decoding
 
     return Records(size=len(paths), class_names=class_names, name=lambda i: os.path.join(root, paths[i]), read=read)
 

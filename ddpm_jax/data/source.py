@@ -15,6 +15,7 @@ from ddpm_jax.data.decode import BrokenImageError, decode
 
 _log = logging.getLogger(__name__)
 _MAX_BROKEN = 0.01  # of all images
+_MAX_WAITING_BYTES = 2**29  # that a scan has read and nobody has decoded: some kilobytes of .tar.gz can hold as much
 
 
 class Record(NamedTuple):
@@ -170,18 +171,22 @@ def load_into_memory(records: Records, *, image_shape: tuple[int, int, int]) -> 
             broken.add(index, name=records.name(index), reason=error)
 
     entries = ((i, None) for i in range(records.size)) if records.read else records.scan()
-    pending = collections.deque()
+    pending, waiting_bytes = collections.deque(), 0
     # The bar comes up after two seconds, and never where stderr is not a terminal.
     with (
         tqdm(total=records.size, desc="decoding", unit="img", delay=2.0, disable=None) as progress,
         concurrent.futures.ThreadPoolExecutor() as pool,
     ):
         for entry in entries:
-            pending.append(pool.submit(decode_into, *entry))
-            if len(pending) == 256:  # bounds what a scan has read and nobody has decoded
-                pending.popleft().result()
+            size = len(entry[1].encoded) if entry[1] else 0
+            pending.append((pool.submit(decode_into, *entry), size))
+            waiting_bytes += size
+            while len(pending) == 256 or waiting_bytes > _MAX_WAITING_BYTES:
+                future, size = pending.popleft()
+                future.result()
+                waiting_bytes -= size
             progress.update()
-        for future in pending:
+        for future, _ in pending:
             future.result()
     num_good = _drop(broken, images=images, labels=labels)
     return Source(image_shape, records.class_names, broken, images=images[:num_good], labels=labels[:num_good])
