@@ -148,7 +148,14 @@ def _connect(address: str, *, timeout_s: float) -> socket.socket:
         except socket.gaierror as error:
             problem, hint = error, "The name is not known here: give an address that all hosts can resolve."
         except TimeoutError as error:
-            problem, hint = error, "Nothing answers at all: a firewall, most likely, or the wrong address."
+            # https://github.com/jax-ml/jax/issues/35905
+            problem, hint = (
+                error,
+                (
+                    "Nothing answers at all: a firewall, most likely, or the wrong address. Cloud TPU's own firewall "
+                    "rules let 8476 in, and not always 8482, which JAX uses there by itself."
+                ),
+            )
         except ConnectionRefusedError as error:
             problem, hint = error, "The host is there, but nothing listens: is process 0 started, and that its host?"
         except OSError as error:
