@@ -13,6 +13,7 @@ import json
 import secrets
 import socket
 import time
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,9 @@ def _make_marker(folder: str, stack: contextlib.ExitStack) -> tuple[str, str]:
 def _examine(connection: socket.socket, *, marker: str) -> Examined:
     connection.settimeout(_INTERVIEW_S)
     told = Facts(**_receive(connection))
+    for field in dataclasses.fields(Facts):
+        if type(getattr(told, field.name)) is not (typing.get_origin(field.type) or field.type):
+            raise TypeError(f"{field.name} is not of its type")
     asked = time.time()
     _send(connection, {"marker": marker})
     answer = _receive(connection)

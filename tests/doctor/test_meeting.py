@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import json
 import socket
 
 import portpicker
@@ -54,7 +55,8 @@ def test_a_clock_that_is_off_is_noticed(tmp_path, other, monkeypatch):
 
 def test_strangers_on_the_port_do_no_harm(tmp_path, other):
     def knock(address):
-        for message in (b"", b"GET / HTTP/1.1\r\n\r\n", b"[1, 2]\n", b'{"process": 1}\n'):
+        claim = json.dumps(dataclasses.asdict(other) | {"process": "1"}).encode() + b"\n"
+        for message in (b"", b"GET / HTTP/1.1\r\n\r\n", b"[1, 2]\n", b'{"process": 1}\n', claim):
             with meeting._connect(address, timeout_s=10.0) as stranger:
                 stranger.sendall(message)
 
