@@ -30,7 +30,7 @@ import numpy as np
 from absl import app, flags, logging
 
 from configs import cifar10
-from ddpm_jax import cache, parallel, workdir
+from ddpm_jax import cache, compilation_cache, parallel, workdir
 from ddpm_jax.evaluation import bound, image_sets, progressive, quality, record
 from ddpm_jax.evaluation.image_sets import ImageSet
 from ddpm_jax.evaluation.record import Score
@@ -295,6 +295,7 @@ def main(argv: list[str]) -> int:
     if len(argv) > 1:
         raise app.UsageError(f"Unknown argument {argv[1]!r}.")
     logging.set_verbosity(logging.WARNING)
+    compilation_cache.enable()
     try:
         evaluate()
     except Stopped as stopped:

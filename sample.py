@@ -20,7 +20,7 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
-from ddpm_jax import parallel, sample_files, workdir
+from ddpm_jax import compilation_cache, parallel, sample_files, workdir
 from ddpm_jax.paper import figures
 from ddpm_jax.resumable import Stopped
 
@@ -67,6 +67,7 @@ def main(argv: list[str]) -> int:
     if len(argv) > 1:
         raise app.UsageError(f"Unknown argument {argv[1]!r}.")
     logging.set_verbosity(logging.WARNING)
+    compilation_cache.enable()
     try:
         draw(workdir.load(_WORKDIR.value, step=_STEP.value, ema=_EMA.value))
     except Stopped as stopped:

@@ -7,42 +7,25 @@ folders that the hosts of a cluster share.
 
 import contextlib
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 
+from ddpm_jax import cache
+
 _MAX_BYTES = 4 * 2**30  # the train step of CIFAR-10 takes some megabytes
 
 
-def folder(environment: Mapping[str, str]) -> Path | None:
-    """Where compiled programs are kept; None: nowhere.
-
-    That is `xla` in $DDPM_JAX_CACHE, else in $XDG_CACHE_HOME/ddpm_jax, else in ~/.cache/ddpm_jax. An empty
-    $DDPM_JAX_CACHE turns it off.
-
-    Raises:
-        RuntimeError: if there is no home folder.
-    """
-    if (ours := environment.get("DDPM_JAX_CACHE")) is not None:
-        return Path(ours).expanduser() / "xla" if ours else None
-    cache = Path(environment.get("XDG_CACHE_HOME", ""))
-    if not cache.is_absolute():  # such a value does not count, says the XDG specification
-        cache = Path.home() / ".cache"
-    return cache / "ddpm_jax" / "xla"
-
-
 def enable() -> None:
-    """Turns the cache on; to be called before the first compilation.
+    """Turns the cache on, as `xla` in `cache.folder()`; to be called before the first compilation.
 
-    $JAX_COMPILATION_CACHE_DIR, where set, is left to JAX, empty or not. A folder that cannot be made or written turns
-    the cache off: it saves time and no more.
+    $JAX_COMPILATION_CACHE_DIR, where set, is left to JAX, empty or not. An empty $DDPM_JAX_CACHE turns the cache
+    off, and so does a folder that cannot be made or written: it saves time and no more.
     """
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ or os.environ.get("DDPM_JAX_CACHE") == "":
         return
     with contextlib.suppress(OSError, RuntimeError):
-        if (path := folder(os.environ)) is None:
-            return
+        path = cache.folder() / "xla"
         # Whoever can write here can run code as us: JAX loads these programs unchecked.
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not os.access(path, os.W_OK | os.X_OK):

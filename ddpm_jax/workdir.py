@@ -59,8 +59,9 @@ def read_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
 def recent_loss(workdir: str | os.PathLike, step: int, *, reports: int = 10) -> float | None:
     """The mean of the training loss over the last reports in metrics.jsonl up to `step`; None if there is none."""
     path = Path(workdir) / METRICS
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    losses = [line["loss"] for line in lines if line["step"] <= step and "loss" in line][-reports:]
+    *lines, _torn = path.read_text().split("\n") if path.is_file() else [""]  # a run may be writing there
+    reports_so_far = [report for report in map(json.loads, lines) if report["step"] <= step and "loss" in report]
+    losses = [report["loss"] for report in reports_so_far[-reports:]]
     return sum(losses) / len(losses) if losses else None
 
 

@@ -1,24 +1,8 @@
 import os
-from pathlib import Path
 
 import pytest
 
 from ddpm_jax import compilation_cache
-
-
-@pytest.mark.parametrize(
-    ("environment", "expected"),
-    [
-        ({"DDPM_JAX_CACHE": "/ours", "XDG_CACHE_HOME": "/xdg"}, Path("/ours/xla")),
-        ({"DDPM_JAX_CACHE": "", "XDG_CACHE_HOME": "/xdg"}, None),
-        ({"XDG_CACHE_HOME": "/xdg"}, Path("/xdg/ddpm_jax/xla")),
-        ({"XDG_CACHE_HOME": ""}, Path.home() / ".cache/ddpm_jax/xla"),
-        ({"XDG_CACHE_HOME": "relative"}, Path.home() / ".cache/ddpm_jax/xla"),
-        ({}, Path.home() / ".cache/ddpm_jax/xla"),
-    ],
-)
-def test_where_compiled_programs_are_kept(environment, expected):
-    assert compilation_cache.folder(environment) == expected
 
 
 def test_what_was_used_longest_ago_is_deleted(tmp_path):

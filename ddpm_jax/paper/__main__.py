@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from ddpm_jax import workdir
+from ddpm_jax import compilation_cache, workdir
 from ddpm_jax.evaluation import bound, image_sets, progressive, quality
 from ddpm_jax.metrics import inception
 from ddpm_jax.paper import figures, tables
@@ -85,6 +85,7 @@ def main() -> int:
         help=f"draw what is missing of Figures 5 to 10 and the neighbours; 5 and 10 of {_IMAGES} images",
     )  # fmt: skip
     args = parser.parse_args()
+    compilation_cache.enable()
     try:
         print(write(args.workdir, args.out, draw=args.figures))
         print(f"Written to {args.out / 'tables.md'} and {args.out / 'tables.json'}.")
