@@ -46,7 +46,7 @@ def quality_by_step(path: Path, rows: list[dict[str, float]], *, kind: str, num_
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.errorbar(steps, score, yerr=deviation, marker="o", markersize=3)
-    left.set(ylabel="Inception score" if inception else f"Inception score's formula, {kind}")
+    left.set(ylabel="Inception score" if inception else "is_classifier")
     right.plot(steps, distance, marker="o", markersize=3)
     right.set(ylabel=f"FID@{num_samples}" if inception else f"fd_classifier@{num_samples}", yscale="log")
     for axes in (left, right):
