@@ -5,9 +5,14 @@ The one file that knows Orbax. A checkpoint is a folder `<step>/` with an item f
 `checksums.json` in it holds the SHA-256 of each file, so that a damaged one is noticed before it is read.
 """
 
+import contextlib
 import hashlib
 import json
 import os
+import re
+import shutil
+from collections.abc import Iterator
+from logging import LogRecord
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +21,21 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from ddpm_jax import parallel
 from ddpm_jax.training import TrainState
 
 _CHECKSUMS = "checksums.json"
 
 
+class SaveError(OSError):
+    """A checkpoint could not be written; those before it are as they were."""
+
+
 class Checkpoints:
     """The checkpoints that a training run writes into its folder, and continues from.
+
+    Of several processes, process 0 alone opens them: the state lies whole on each, so one can write all of it, and no
+    process waits for the disk of another.
 
     Args:
         directory: made if it is not there.
@@ -35,13 +48,17 @@ class Checkpoints:
         if keep_period:
             policies.append(preservation_policy.EveryNSteps(keep_period))
         self.directory = Path(directory).absolute()
-        self._saving = 0  # the step of the save under way
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._saving: int | None = None  # the step of the save under way
         options = ocp.CheckpointManagerOptions(
             preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
             cleanup_tmp_directories=True,
+            create=False,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
+            multiprocessing_options=_this_process_alone(),
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
+        logging.get_absl_logger().addFilter(_not_a_trace_of_orbax)
 
     def steps(self) -> list[int]:
         """The steps of all whole checkpoints, ascending."""
@@ -50,12 +67,35 @@ class Checkpoints:
     def save(self, state: TrainState) -> None:
         """Starts to save the state of its step in the background; the caller may donate it at once.
 
-        Waits for the save before it, and raises what went wrong there.
+        Raises:
+            SaveError: if that failed at once; or, with the new one under way, if the save before it did.
         """
-        self._manager.wait_until_finished()
-        self._saving = int(state.step)
-        args = {name: ocp.args.StandardSave(item) for name, item in _items(state).items()}
-        self._manager.save(self._saving, args=ocp.args.Composite(**args))
+        failed = None
+        try:
+            self.wait()
+        except SaveError as error:
+            failed = error
+        with self._failing_as_save_error():
+            self._saving = int(state.step)
+            args = {name: ocp.args.StandardSave(parallel.saveable(item)) for name, item in _items(state).items()}
+            self._manager.save(self._saving, args=ocp.args.Composite(**args))
+        if failed:
+            raise failed
+
+    def check(self) -> None:
+        """As `wait`, but does not wait: a save still under way is not looked at."""
+        if self._saving is not None and not self._manager.is_saving_in_progress():
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits until what is being saved is whole on disk.
+
+        Raises:
+            SaveError: if it failed.
+        """
+        with self._failing_as_save_error():
+            self._manager.wait_until_finished()
+        self._saving = None
 
     def restore(self, like: TrainState) -> TrainState | None:
         """The newest state that can be read; None where there is no checkpoint at all.
@@ -88,8 +128,21 @@ class Checkpoints:
         return None
 
     def close(self) -> None:
-        """Waits until what is being saved is whole on disk; raises what went wrong."""
+        """As `wait`, and stops Orbax's threads."""
+        self.wait()
         self._manager.close()
+
+    @contextlib.contextmanager
+    def _failing_as_save_error(self) -> Iterator[None]:
+        """Clears away what a failed save left, so that the next can do better, and says what it was."""
+        try:
+            yield
+        except Exception as error:  # whatever Orbax and TensorStore raise for a disk that does not take it
+            step, self._saving = self._saving, None
+            for unfinished in self.directory.glob(f"{step}.orbax-checkpoint-tmp*"):
+                shutil.rmtree(unfinished, ignore_errors=True)
+            self._manager.reload()  # it has forgotten those that it meant to delete after this save
+            raise SaveError(f"The checkpoint of step {step} was not saved: {_reason(error)}.") from error
 
     def _write_checksums(self) -> None:
         # Orbax calls this when all items are written, before it renames the folder: so both become visible at once.
@@ -138,6 +191,26 @@ def restore_weights(directory: Path, name: str, like: Any, *, step: int | None =
     raise UnreadableError(f"Of the checkpoints {candidates} in {directory} none can be read.")
 
 
+def _this_process_alone() -> ocp.options.MultiprocessingOptions:
+    """Orbax waits for no other process: the state lies whole on each."""
+    process = ocp.multihost.process_index()
+    return ocp.options.MultiprocessingOptions(primary_host=process, active_processes={process})
+
+
+def _not_a_trace_of_orbax(record: LogRecord) -> bool:
+    # Orbax logs what it raises, several times, with the stack of its threads.
+    return not (record.exc_info and "orbax" in record.pathname)
+
+
+def _reason(error: Exception) -> str:
+    """In the words of the operating system, if it was its fault."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if code := re.search(r"os_error_code='(\d+)'", str(error)):
+        return os.strerror(int(code[1]))
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
 def _items(state: TrainState) -> dict[str, Any]:
     rest = {"step": state.step, "opt_state": state.opt_state}
     return {"params": state.params, "ema_params": state.ema_params, "optimizer": rest}
@@ -148,7 +221,7 @@ def _read(folder: Path, like: dict[str, Any]) -> dict[str, Any]:
     try:
         recorded = json.loads((folder / _CHECKSUMS).read_text())
         _verify(folder, {name: digest for name, digest in recorded.items() if Path(name).parts[0] in like})
-        with ocp.StandardCheckpointer() as checkpointer:
+        with ocp.StandardCheckpointer(multiprocessing_options=_this_process_alone()) as checkpointer:
             return {name: checkpointer.restore(folder.absolute() / name, item) for name, item in like.items()}
     except Exception as error:  # whatever Orbax and TensorStore raise for a damaged file
         lines = str(error).strip().splitlines() or [""]

@@ -24,6 +24,7 @@ class Progress:
 
     Args:
         directory: the work folder. What metrics.jsonl says of steps after `start_step` is removed: they are redone.
+            None: only look for losses that are not finite, as the processes do that write nothing.
         start_step: steps made before.
         num_steps: steps when the run is finished.
         batch_size: images a step.
@@ -32,16 +33,18 @@ class Progress:
     """
 
     def __init__(
-        self, directory: Path, *, start_step: int, num_steps: int, batch_size: int, log_every: int,
+        self, directory: Path | None, *, start_step: int, num_steps: int, batch_size: int, log_every: int,
         learning_rate: optax.Schedule,
     ):  # fmt: skip
         self._num_steps, self._batch_size, self._log_every = num_steps, batch_size, log_every
         self._learning_rate = learning_rate
-        path = directory / workdir.METRICS
-        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= start_step]
-        workdir.write_atomically(path, "".join(f"{line}\n" for line in kept))
-        self._file = path.open("a")
-        self._events = SummaryWriter(str(directory / workdir.TENSORBOARD), purge_step=start_step + 1)
+        self._file, self._events = None, None
+        if directory:
+            path = directory / workdir.METRICS
+            kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= start_step]
+            workdir.write_atomically(path, "".join(f"{line}\n" for line in kept))
+            self._file = path.open("a")
+            self._events = SummaryWriter(str(directory / workdir.TENSORBOARD), purge_step=start_step + 1)
         self._waiting: tuple[int, Metrics] | None = None
         self._rows: list[Metrics] = []
         self._clock: float | None = None  # started when the first dispatch, with its compilation, is done
@@ -69,12 +72,13 @@ class Progress:
             for name in ("loss", "grad_norm"):
                 if not math.isfinite(value := getattr(row, name)):
                     raise NonFiniteError(f"The {name} of step {step} is {value}")
-            self._rows.append(row)
+            if self._file:
+                self._rows.append(row)
         if self._clock is None:
             self._clock = time.perf_counter()
         else:
             self._timed_steps += count
-        if last % self._log_every == 0 or last == self._num_steps:
+        if self._file and (last % self._log_every == 0 or last == self._num_steps):
             self._report(last)
 
     @contextlib.contextmanager
@@ -87,8 +91,9 @@ class Progress:
 
     def close(self) -> None:
         """Writes out what is buffered."""
-        self._file.close()
-        self._events.close()
+        if self._file:
+            self._file.close()
+            self._events.close()
 
     def _report(self, step: int) -> None:
         seconds = time.perf_counter() - self._clock

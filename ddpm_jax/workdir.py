@@ -1,6 +1,10 @@
 """The folder of one run: its config, and, with its checkpoints, all that is needed to use the trained model."""
 
+import contextlib
+import fcntl
 import os
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,8 +13,8 @@ import ml_collections
 
 from ddpm_jax import checkpoint, experiment
 
-CONFIG, CHECKPOINTS, METRICS, SAMPLES, TABLES, TENSORBOARD = (
-    "config.json", "checkpoints", "metrics.jsonl", "samples", "tables", "tensorboard",
+CONFIG, CHECKPOINTS, LOCK, METRICS, SAMPLES, TABLES, TENSORBOARD = (
+    "config.json", "checkpoints", ".lock", "metrics.jsonl", "samples", "tables", "tensorboard",
 )  # fmt: skip
 
 
@@ -54,7 +58,7 @@ def read_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
 
 
 def claim(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> None:
-    """Makes the work folder of a new run, or lets the run in it be continued with this config.
+    """Writes the config of a new run into its folder, or lets the run there be continued with this config.
 
     Raises:
         ValueError: if what is there was begun with settings that would make it another run.
@@ -65,8 +69,33 @@ def claim(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> None
             f"{Path(workdir).absolute()} holds a run with other settings: {'; '.join(changed)}. Continue it with "
             f"its own, start in another --workdir, or, to go on with the new ones on purpose, edit {path} first."
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, experiment.to_json(config))
+
+
+@contextlib.contextmanager
+def locked(workdir: str | os.PathLike) -> Iterator[None]:
+    """Makes the folder, and keeps a second training run out of it while entered; who only reads does not ask.
+
+    The kernel's lock on a file, so it ends with the process, however that ends. On a network file system it holds
+    between hosts where the system supports locks, as NFS does.
+
+    Raises:
+        ValueError: if another run holds it.
+    """
+    path = Path(workdir) / LOCK
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ValueError(
+                f"{Path(workdir).absolute()} is in use by another run, {file.read().strip() or 'just begun'}: wait "
+                "until it ends, stop it, or start in another --workdir."
+            ) from None
+        file.truncate(0)
+        print(f"process {os.getpid()} on {socket.gethostname()}", file=file, flush=True)
+        yield
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -26,7 +26,7 @@ step = parallel.pmap_train_steps(functools.partial(
     training.train_step, rng=jax.random.key(0), process=diffusion.make_process(beta_schedule("linear", 100)),
     model=model, optimizer=optimizer, ema_decay=0.9, ema_warmup=False, flip=True, axis_name=parallel.AXIS))
 pixels = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 4, 3), dtype=np.uint8)
-state, metrics = step(parallel.replicate(state.replace(params=start)), pixels)
+state, metrics, _ = step(parallel.replicate(state.replace(params=start)), pixels)
 draw = parallel.pmap_batches(lambda params, keys: jax.vmap(lambda key: params + jax.random.normal(key, (2, 3)))(keys))
 arrays = {"/".join(str(k.key) for k in path): before - np.asarray(after) for (path, before), after in
           zip(jax.tree.leaves_with_path(start), jax.tree.leaves(state.params))}
