@@ -25,6 +25,7 @@ from ddpm_jax import parallel
 from ddpm_jax.training import TrainState
 
 _CHECKSUMS = "checksums.json"
+_UNFINISHED = ".orbax-checkpoint-tmp*"
 
 
 class SaveError(OSError):
@@ -75,6 +76,7 @@ class Checkpoints:
             self.wait()
         except SaveError as error:
             failed = error
+        self._clear_away_failed()
         with self._failing_as_save_error():
             self._saving = int(state.step)
             args = {name: ocp.args.StandardSave(parallel.saveable(item)) for name, item in _items(state).items()}
@@ -131,6 +133,12 @@ class Checkpoints:
         """As `wait`, and stops Orbax's threads."""
         self.wait()
         self._manager.close()
+        self._clear_away_failed()
+
+    def _clear_away_failed(self) -> None:
+        # More than once: when one item of a checkpoint has failed, Orbax may still be writing the others.
+        for unfinished in self.directory.glob(f"*{_UNFINISHED}"):
+            shutil.rmtree(unfinished, ignore_errors=True)
 
     @contextlib.contextmanager
     def _failing_as_save_error(self) -> Iterator[None]:
@@ -139,14 +147,13 @@ class Checkpoints:
             yield
         except Exception as error:  # whatever Orbax and TensorStore raise for a disk that does not take it
             step, self._saving = self._saving, None
-            for unfinished in self.directory.glob(f"{step}.orbax-checkpoint-tmp*"):
-                shutil.rmtree(unfinished, ignore_errors=True)
+            self._clear_away_failed()
             self._manager.reload()  # it has forgotten those that it meant to delete after this save
             raise SaveError(f"The checkpoint of step {step} was not saved: {_reason(error)}.") from error
 
     def _write_checksums(self) -> None:
         # Orbax calls this when all items are written, before it renames the folder: so both become visible at once.
-        (folder,) = self.directory.glob(f"{self._saving}.orbax-checkpoint-tmp*")
+        (folder,) = self.directory.glob(f"{self._saving}{_UNFINISHED}")
         files = (path for path in sorted(folder.rglob("*")) if path.is_file())
         checksums = {str(path.relative_to(folder)): _checksum(path) for path in files}
         (folder / _CHECKSUMS).write_text(json.dumps(checksums, indent=1))

@@ -58,7 +58,7 @@ def read_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
 
 
 def claim(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> None:
-    """Writes the config of a new run into its folder, or lets the run there be continued with this config.
+    """Makes the work folder of a new run, or lets the run in it be continued with this config.
 
     Raises:
         ValueError: if what is there was begun with settings that would make it another run.
@@ -69,6 +69,7 @@ def claim(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> None
             f"{Path(workdir).absolute()} holds a run with other settings: {'; '.join(changed)}. Continue it with "
             f"its own, start in another --workdir, or, to go on with the new ones on purpose, edit {path} first."
         )
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, experiment.to_json(config))
 
 

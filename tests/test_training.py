@@ -142,3 +142,19 @@ def test_flipping_mirrors_some_images_from_left_to_right():
         losses.append(np.asarray(metrics.loss))
     assert losses[0][0] == losses[1][0]
     assert losses[0][1] != losses[1][1]
+
+
+@pytest.mark.slow
+def test_microbatches_give_the_step_of_the_whole_batch():
+    """The same images, timesteps and noise, with parameters away from zero, so that every branch has a gradient."""
+    sgd = optax.sgd(1.0)
+    results = []
+    for parts in (1, 4):
+        state = training.create_state(MODEL, sgd, rng=jax.random.key(1), image_shape=SHAPE)
+        state = state.replace(params=jax.tree.map(lambda p: p + 0.03, state.params))
+        steps = parallel.pmap_train_steps(make_step(optimizer=sgd, microbatches=parts))
+        results.append(jax.device_get(steps(parallel.replicate(state), random_pixels(1))[:2]))
+    (whole, metrics), (split, split_metrics) = results
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=2e-5), whole.params, split.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5), metrics, split_metrics)
+    assert metrics.grad_norm[0] > 0.1

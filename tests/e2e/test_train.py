@@ -39,6 +39,7 @@ def wait_for(condition, process):
 
 def test_a_work_folder_holds_everything_of_a_run(trained):
     assert sorted(path.name for path in trained.iterdir()) == [
+        ".lock",
         "checkpoints",
         "config.json",
         "metrics.jsonl",
