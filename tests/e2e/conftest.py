@@ -26,7 +26,24 @@ TINY = (
 
 
 @pytest.fixture(scope="session")
-def start(tmp_path_factory):
+def started():
+    """All processes that tests have started."""
+    return []
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_running(started):
+    """A test that fails leaves no process behind."""
+    yield
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    started.clear()
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory, started):
     """`start("train.py", *arguments, devices=1)` -> the running process; what was compiled is shared by all."""
     cache = tmp_path_factory.mktemp("compiled")
 
@@ -40,7 +57,8 @@ def start(tmp_path_factory):
         }
         command = [sys.executable, str(ROOT / script), *map(str, arguments)]
         pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
+        started.append(subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes))
+        return started[-1]
 
     return start
 
