@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import json
 import math
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import optax
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
 from ddpm_jax import workdir
 from ddpm_jax.training import Metrics, NonFiniteError
@@ -43,8 +46,8 @@ class Progress:
             path = directory / workdir.METRICS
             kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= start_step]
             workdir.write_atomically(path, "".join(f"{line}\n" for line in kept))
-            self._file = path.open("a")
-            self._events = SummaryWriter(str(directory / workdir.TENSORBOARD), purge_step=start_step + 1)
+            self._file, self._unwritten = path.open("ab", buffering=0), b""
+            self._events = _open_events(directory / workdir.TENSORBOARD, purge_step=start_step + 1)
         self._waiting: tuple[int, Metrics] | None = None
         self._rows: list[Metrics] = []
         self._clock: float | None = None  # started when the first dispatch, with its compilation, is done
@@ -92,8 +95,10 @@ class Progress:
     def close(self) -> None:
         """Writes out what is buffered."""
         if self._file:
+            self._write_out({}, step=self._num_steps)
             self._file.close()
-            self._events.close()
+            with contextlib.suppress(OSError):
+                self._events.close()
 
     def _report(self, step: int) -> None:
         seconds = time.perf_counter() - self._clock
@@ -110,12 +115,8 @@ class Progress:
             "images_per_s": rate and rate * self._batch_size,
         }
         self._rows, self._timed_steps, self._clock = [], 0, time.perf_counter()
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            if value is not None:
-                self._events.add_scalar(name, value, step)
-        self._events.flush()
+        self._unwritten += f"{json.dumps({'step': step, **values})}\n".encode()
+        self._write_out(values, step=step)
         left = f", {datetime.timedelta(seconds=round((self._num_steps - step) / rate))} left" if rate else ""
         speed = f"  {rate:.2f} steps/s, {rate * self._batch_size:.0f} images/s{left}" if rate else ""
         print(
@@ -123,6 +124,29 @@ class Progress:
             f"  lr {values['lr']:.2e}{speed}",
             flush=True,
         )
+
+    def _write_out(self, values: dict[str, float | None], *, step: int) -> None:
+        """Into the files. What a full disk does not take of metrics.jsonl is kept for the next time."""
+        try:
+            self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
+            for name, value in values.items():
+                if value is not None:
+                    self._events.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
+            self._events.flush()
+        except OSError as error:
+            print(f"The metrics of step {step} are not written yet: {error.strerror}.", file=sys.stderr)
+
+
+def _open_events(folder: Path, *, purge_step: int) -> EventsWriter:
+    """Of TensorBoard, which then forgets the steps from `purge_step` on.
+
+    Not through `SummaryWriter`: its thread dies of a full disk, and whoever hands it the next event waits for ever.
+    """
+    folder.mkdir(exist_ok=True)
+    events = EventsWriter(str(folder / "events"))
+    start = SessionLog(status=SessionLog.START)
+    events.write_event(Event(wall_time=time.time(), step=purge_step, session_log=start))
+    return events
 
 
 def _whole_lines(path: Path) -> list[str]:
