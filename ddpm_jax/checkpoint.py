@@ -6,6 +6,7 @@ The one file that knows Orbax. A checkpoint is a folder `<step>/` with an item f
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -79,6 +80,7 @@ class Checkpoints:
         self._clear_away_failed()
         with self._failing_as_save_error():
             self._saving = int(state.step)
+            _check_room(self.directory, state)
             args = {name: ocp.args.StandardSave(parallel.saveable(item)) for name, item in _items(state).items()}
             self._manager.save(self._saving, args=ocp.args.Composite(**args))
         if failed:
@@ -207,6 +209,14 @@ def _this_process_alone() -> ocp.options.MultiprocessingOptions:
 def _not_a_trace_of_orbax(record: LogRecord) -> bool:
     # Orbax logs what it raises, several times, with the stack of its threads.
     return not (record.exc_info and "orbax" in record.pathname)
+
+
+def _check_room(directory: Path, state: TrainState) -> None:
+    # Asked before, because Orbax, out of room half-way, fails in many threads at once.
+    needed, free = sum(x.nbytes for x in jax.tree.leaves(state)), shutil.disk_usage(directory).free
+    if free < needed:
+        room = f"it has {needed / 2**20:.1f} MiB, and the disk {free / 2**20:.1f} MiB of room"
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} ({room})")
 
 
 def _reason(error: Exception) -> str:

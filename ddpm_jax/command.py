@@ -24,7 +24,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("process_id", os.environ.get("JAX_PROCESS_ID"), "Of this one, from 0.", lower_bound=0)
     flags.DEFINE_integer("start_timeout_s", 300, "How long the processes wait for each other.", lower_bound=1)
     flags.DEFINE_integer(
-        "heartbeat_timeout_s", 100, "A process not heard of for so long is taken for dead.", lower_bound=1
+        "heartbeat_timeout_s", 60, "A process not heard of for so long is taken for dead.", lower_bound=1
     )
 
 

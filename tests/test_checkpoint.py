@@ -112,6 +112,20 @@ def test_a_save_that_fails_is_one_sentence_and_costs_no_older_checkpoint(tmp_pat
     assert "Traceback" not in capfd.readouterr().err
 
 
+def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    saved, usage = opened(tmp_path, keep=1), shutil.disk_usage(tmp_path)
+    saved.save(make_state(10))
+    size = sum(x.nbytes for x in jax.tree.leaves(make_state(20)))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=size - 1))
+    with pytest.raises(checkpoint.SaveError, match=r"step 20 was not saved: No space left on device \(it has 0.1 MiB"):
+        saved.save(make_state(20))
+    assert [path.name for path in tmp_path.iterdir()] == ["10"]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=size))
+    saved.save(make_state(30))
+    saved.close()
+    assert saved.steps() == [30]
+
+
 def damage_by_truncation(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 

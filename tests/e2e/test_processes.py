@@ -72,8 +72,7 @@ def test_the_loss_of_a_process_ends_the_other(start_processes, run_processes, tr
     print(f"noticed after {time.monotonic() - begin:.1f} s")
     processes[lost].communicate()
     assert processes[1 - lost].returncode not in (0, None)
-    # Without the process that coordinates, JAX itself ends the others, if it is the first to notice.
-    assert "Lost another process" in output or (lost == 0 and "another task died" in output)
+    assert "Lost another process" in output or "another task died" in output  # ours, or JAX's own
 
 
 def test_what_is_wrong_for_one_process_is_said_by_all(run_processes, trained, tmp_path):
