@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from logging import LogRecord
 from pathlib import Path
@@ -61,6 +62,7 @@ class Checkpoints:
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
         logging.get_absl_logger().addFilter(_not_a_trace_of_orbax)
+        self._report_unraisable, sys.unraisablehook = sys.unraisablehook, self._on_unraisable
 
     def steps(self) -> list[int]:
         """The steps of all whole checkpoints, ascending."""
@@ -133,9 +135,18 @@ class Checkpoints:
 
     def close(self) -> None:
         """As `wait`, and stops Orbax's threads."""
-        self.wait()
-        self._manager.close()
-        self._clear_away_failed()
+        try:
+            self.wait()
+            self._manager.close()
+            self._clear_away_failed()
+        finally:
+            if sys.unraisablehook == self._on_unraisable:
+                sys.unraisablehook = self._report_unraisable
+
+    def _on_unraisable(self, unraisable: Any) -> None:
+        # After the first write that fails, each of the others finds Orbax's event loop gone, and would say so.
+        if str(unraisable.exc_value) != "Event loop is closed":
+            self._report_unraisable(unraisable)
 
     def _clear_away_failed(self) -> None:
         # More than once: when one item of a checkpoint has failed, Orbax may still be writing the others.
