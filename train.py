@@ -13,12 +13,13 @@ import jax
 import ml_collections
 import numpy as np
 import optax
-from absl import app, flags, logging
+from absl import flags
 from ml_collections import config_flags
 
 from configs import default
 from ddpm_jax import (
     checkpoint,
+    command,
     compilation_cache,
     data,
     dry_run,
@@ -30,59 +31,86 @@ from ddpm_jax import (
     training,
     workdir,
 )
+from ddpm_jax.evaluation import monitor
 from ddpm_jax.progress import Progress
 from ddpm_jax.signals import StopRequest
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="The experiment: a file in configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder for all that this run writes.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what the run would be and need (memory, data), and leave.")
+command.define_flags()
 flags.mark_flags_as_required(["config", "workdir"])
 
 
 def train(config: ml_collections.ConfigDict, directory: Path) -> int:
-    """Trains to the end or a signal; returns the exit code."""
-    experiment.check(config, default.get_config())
-    made = experiment.make(config)
-    parallel.check_batch_size("train.batch_size", config.train.batch_size)
+    """Trains to the end or until some process is asked to stop; returns the exit code."""
+    made = parallel.together(lambda: checked(config))
     if _DRY_RUN.value:
         return rehearse(made, directory)
-    source = made.load_data()
-    workdir.claim(directory, config)
-    print(f"{len(source)} images of {made.image_shape}, {parallel.describe()}, folder {directory.absolute()}")
-
-    optim, settings = config.optim, config.train
+    compilation_cache.enable()
+    source = parallel.together(made.load_data)
+    settings = config.train
     optimizer, train_step = make_step(made)
-    saved = checkpoint.Checkpoints(
-        directory / workdir.CHECKPOINTS, keep=settings.keep, keep_period=settings.keep_period
-    )
-    state, start = first_state(made, optimizer, saved)
-    train_steps = profiling.Traced(
-        parallel.pmap_train_steps(train_step), steps=profiling.parse(settings.profile), start_step=start,
-        directory=directory / workdir.PROFILE,
-    )  # fmt: skip
-    progress = Progress(
-        directory, start_step=start, num_steps=settings.num_steps, batch_size=settings.batch_size,
-        log_every=settings.log_every, learning_rate=training.learning_rate_schedule(optim.lr, optim.warmup_steps),
-    )  # fmt: skip
     draw_grid = functools.partial(save_grid, made, parallel.pmap_batches(made.sample), directory)
+    evaluate = (
+        monitor.make(made, settings.eval_metrics, num_images=settings.eval_samples) if settings.eval_every else None
+    )
 
-    with StopRequest() as stop, contextlib.closing(saved), contextlib.closing(progress), train_steps:
-        step = start
+    with StopRequest() as stop, contextlib.ExitStack() as opened:
+        saved = parallel.on_primary(lambda: open_checkpoints(config, directory, opened))
+        print(f"{len(source)} images of {made.image_shape}, {parallel.describe()}, folder {directory.absolute()}")
+        state, start = first_state(made, optimizer, saved)
+        train_steps = opened.enter_context(
+            profiling.Traced(
+                parallel.pmap_train_steps(train_step), steps=profiling.parse(settings.profile), start_step=start,
+                directory=directory / workdir.PROFILE,
+            )
+        )  # fmt: skip
+        progress = parallel.together(
+            lambda: Progress(
+                directory if parallel.is_primary() else None, start_step=start, num_steps=settings.num_steps,
+                batch_size=settings.batch_size, log_every=settings.log_every,
+                learning_rate=training.learning_rate_schedule(config.optim.lr, config.optim.warmup_steps),
+            )
+        )  # fmt: skip
+        opened.enter_context(contextlib.closing(progress))
+        step, code, agreed = start, 0, 0
         for step, pixels in dispatches(config, source, start):
-            state, metrics = train_steps(state, pixels)
+            code = int(agreed)  # of the dispatch before: this one keeps the devices busy while the host looks
+            state, metrics, agreed = train_steps(state, pixels, stop.exit_code)
             progress.add(step, metrics)
-            leaving = stop.received or step == settings.num_steps
-            if leaving or step % settings.checkpoint_every == 0:
+            leaving = bool(code) or step == settings.num_steps
+            saving = leaving or step % settings.checkpoint_every == 0
+            if saving:
                 progress.flush()
-                saved.save(state)
-            if settings.sample_every and step % settings.sample_every == 0 and not stop.received:
+            if saved:
+                with contextlib.nullcontext() if leaving else noting_failed_saves(stop, settings.on_failed_save):
+                    saved.save(state) if saving else saved.check()
+            if settings.sample_every and step % settings.sample_every == 0 and not code:
                 progress.flush()
                 with progress.paused():
                     draw_grid(state, step)
+            if evaluate and step % settings.eval_every == 0 and not code:
+                progress.flush()
+                with progress.paused():
+                    progress.note(step, evaluate(state.ema_params))
             if leaving:
                 break
-    print(f"{'Stopped' if stop.received else 'Finished'} at step {step}, saved in {saved.directory}.")
-    return stop.exit_code
+        parallel.on_primary(lambda: saved.wait())
+    print(f"{'Stopped' if code else 'Finished'} at step {step}, saved in {directory.absolute() / workdir.CHECKPOINTS}.")
+    return code
+
+
+def checked(config: ml_collections.ConfigDict) -> experiment.Experiment:
+    """What the config describes.
+
+    Raises:
+        ValueError: if it is wrong, or the batch does not fit the devices.
+    """
+    experiment.check(config, default.get_config())
+    settings = config.train
+    parallel.check_batch_size("train.batch_size", settings.batch_size, microbatches=settings.microbatches)
+    return experiment.make(config)
 
 
 def make_step(made: experiment.Experiment) -> tuple[optax.GradientTransformation, Callable]:
@@ -92,7 +120,7 @@ def make_step(made: experiment.Experiment) -> tuple[optax.GradientTransformation
     return optimizer, functools.partial(
         training.train_step, rng=jax.random.key(made.config.train.seed), process=made.process, model=made.model,
         optimizer=optimizer, ema_decay=optim.ema_decay, ema_warmup=optim.ema_warmup, flip=made.config.data.flip,
-        axis_name=parallel.AXIS,
+        microbatches=made.config.train.microbatches, axis_name=parallel.AXIS,
     )  # fmt: skip
 
 
@@ -120,58 +148,72 @@ def creator(made: experiment.Experiment, optimizer: optax.GradientTransformation
     )  # fmt: skip
 
 
+def open_checkpoints(
+    config: ml_collections.ConfigDict, directory: Path, opened: contextlib.ExitStack
+) -> checkpoint.Checkpoints:
+    """Takes the work folder for this run alone, until `opened` is closed."""
+    opened.enter_context(workdir.locked(directory))
+    workdir.claim(directory, config)
+    saved = checkpoint.Checkpoints(
+        directory / workdir.CHECKPOINTS, keep=config.train.keep, keep_period=config.train.keep_period
+    )
+    return opened.enter_context(contextlib.closing(saved))
+
+
 def first_state(
-    made: experiment.Experiment, optimizer: optax.GradientTransformation, saved: checkpoint.Checkpoints
+    made: experiment.Experiment, optimizer: optax.GradientTransformation, saved: checkpoint.Checkpoints | None
 ) -> tuple[training.TrainState, int]:
-    """The newest checkpoint, or else a fresh start; replicated, with the steps made so far."""
+    """The newest checkpoint of process 0, or else a fresh start; replicated, with the steps made so far."""
     create = creator(made, optimizer)
     like = checkpoint.abstract(jax.eval_shape(create), parallel.replicated())
-    if (state := saved.restore(like)) is None:
-        print("Starting from scratch.")
-        return parallel.replicate(create()), 0
-    print(f"Continuing from step {int(state.step)} in {saved.directory}.")
-    return state, int(state.step)
+    restored = parallel.on_primary(lambda: saved.restore(like))
+    state = parallel.replicate(parallel.from_primary(restored or create()))
+    start = int(state.step)
+    print(f"Continuing from step {start} in {saved.directory}." if restored else "Starting from scratch.")
+    return state, start
+
+
+@contextlib.contextmanager
+def noting_failed_saves(stop: StopRequest, on_failed_save: str) -> Iterator[None]:
+    """Says that a checkpoint was not written, and goes on, or asks for an orderly end."""
+    try:
+        yield
+    except checkpoint.SaveError as error:
+        stopping = on_failed_save == "stop"
+        then = "Stopping" if stopping else "Training goes on to the next save"
+        print(f"train.py: {error} {then}; the checkpoints before it are as they were.", file=sys.stderr)
+        if stopping:
+            stop.ask(1)
 
 
 def dispatches(config: ml_collections.ConfigDict, source: data.Source, start: int) -> Iterator[tuple[int, np.ndarray]]:
-    """The step that each dispatch ends with, and its images [K, B, H, W, C] uint8."""
+    """The step that each dispatch ends with, and this process's images of it [K, b, H, W, C] uint8."""
     settings = config.train
     group = settings.steps_per_dispatch
     if start % group:
         raise ValueError(f"train.steps_per_dispatch={group} must divide the {start} steps made before; try 1.")
-    batches = data.batches(source, seed=settings.seed, batch_size=settings.batch_size, start_step=start)
+    rows = parallel.local_rows(settings.batch_size)
+    batches = data.batches(source, seed=settings.seed, batch_size=settings.batch_size, start_step=start, rows=rows)
     for step in range(start + group, settings.num_steps + 1, group):
         yield step, np.stack([next(batches).images for _ in range(group)])
     batches.close()
 
 
 def save_grid(made: experiment.Experiment, draw, directory: Path, state: training.TrainState, step: int) -> None:
-    """Draws samples from the averaged weights into samples/step_<step>.png."""
+    """Draws samples from the averaged weights into samples/step_<step>.png: all processes share the work."""
     settings = made.config.sample
     drawn = [
         np.asarray(images.to_uint8(draw(state.ema_params, sampling.image_keys(settings.seed, indices))))
         for indices in np.array_split(np.arange(settings.num_samples), -(-settings.num_samples // settings.batch_size))
     ]
-    path = directory / workdir.SAMPLES / f"step_{step:08d}.png"
-    images.save_png(path, images.grid(np.concatenate(drawn)))
-    print(f"Samples of step {step}: {path}")
+    if parallel.is_primary():
+        path = directory / workdir.SAMPLES / f"step_{step:08d}.png"
+        images.save_png(path, images.grid(np.concatenate(drawn)))
+        print(f"Samples of step {step}: {path}")
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-    """As absl does, but an unknown setting is one sentence too."""
-    try:
-        return app.parse_flags_with_usage(argv)
-    except (AttributeError, KeyError) as error:  # of ml_collections, with the nearest name
-        raise SystemExit(f"train.py: unknown setting {' '.join(str(error.args[0]).split())}") from None
-
-
-def main(argv: list[str]) -> int:
-    """Runs the command and says what went wrong in a sentence."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unknown argument {argv[1]!r}; settings are given as --config.SECTION.NAME=VALUE.")
-    logging.set_verbosity(logging.WARNING)
-    if not _DRY_RUN.value:  # which writes nothing
-        compilation_cache.enable()
+def main() -> int:
+    """Trains as the flags say; a run that went astray is pointed to its last good checkpoint."""
     directory = Path(_WORKDIR.value)
     try:
         return train(_CONFIG.value, directory)
@@ -180,10 +222,8 @@ def main(argv: list[str]) -> int:
         print(
             f"{error}. The last good checkpoint is {kept[-1] if kept else 'none: it came too early'}.", file=sys.stderr
         )
-    except (ValueError, OSError) as error:
-        print(f"train.py: {error}", file=sys.stderr)
-    return 1
+        return 1
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    command.run(main)

@@ -46,14 +46,19 @@ def get_config() -> ml_collections.ConfigDict:
     config.train = ml_collections.ConfigDict()
     config.train.num_steps = 800_000
     config.train.batch_size = 128  # global: shared by all devices
+    config.train.microbatches = 1  # parts that a device computes its images in, one after another, to save memory
     config.train.seed = 0
     config.train.steps_per_dispatch = 1  # more is faster for models so small that the dispatch takes longer than a step
-    config.train.log_every = 100  # these five in steps
+    config.train.log_every = 100  # these six in steps
     config.train.checkpoint_every = 5000
     config.train.sample_every = 10_000  # 0: never
+    config.train.eval_every = 0  # 0: never
     config.train.keep_period = 50_000  # checkpoints of multiples of this are kept for ever; 0: none
     config.train.keep = 3  # newest checkpoints
+    config.train.eval_metrics = ("fid",)  # of evaluate.py's, those of samples and bpd_fast
+    config.train.eval_samples = 1000  # fewer than evaluate.py takes, so that names say FID@1000
     config.train.profile = ""  # 'N:M': write a trace of the steps N to M, to be seen in TensorBoard, into profile/
+    config.train.on_failed_save = "continue"  # or 'stop': what to do when the disk is full
 
     config.sample = ml_collections.ConfigDict()
     config.sample.num_samples = 64  # of sample.py, where not given, and of the grids drawn during training

@@ -5,9 +5,16 @@ The one file that knows Orbax. A checkpoint is a folder `<step>/` with an item f
 `checksums.json` in it holds the SHA-256 of each file, so that a damaged one is noticed before it is read.
 """
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from logging import LogRecord
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +23,22 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from ddpm_jax import parallel
 from ddpm_jax.training import TrainState
 
 _CHECKSUMS = "checksums.json"
+_UNFINISHED = ".orbax-checkpoint-tmp*"
+
+
+class SaveError(OSError):
+    """A checkpoint could not be written; those before it are as they were."""
 
 
 class Checkpoints:
     """The checkpoints that a training run writes into its folder, and continues from.
+
+    Of several processes, process 0 alone opens them: the state lies whole on each, so one can write all of it, and no
+    process waits for the disk of another.
 
     Args:
         directory: made if it is not there.
@@ -35,13 +51,18 @@ class Checkpoints:
         if keep_period:
             policies.append(preservation_policy.EveryNSteps(keep_period))
         self.directory = Path(directory).absolute()
-        self._saving = 0  # the step of the save under way
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._saving: int | None = None  # the step of the save under way
         options = ocp.CheckpointManagerOptions(
             preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
             cleanup_tmp_directories=True,
+            create=False,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
+            multiprocessing_options=_this_process_alone(),
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
+        logging.get_absl_logger().addFilter(_not_a_trace_of_orbax)
+        self._report_unraisable, sys.unraisablehook = sys.unraisablehook, self._on_unraisable
 
     def steps(self) -> list[int]:
         """The steps of all whole checkpoints, ascending."""
@@ -50,12 +71,37 @@ class Checkpoints:
     def save(self, state: TrainState) -> None:
         """Starts to save the state of its step in the background; the caller may donate it at once.
 
-        Waits for the save before it, and raises what went wrong there.
+        Raises:
+            SaveError: if that failed at once; or, with the new one under way, if the save before it did.
         """
-        self._manager.wait_until_finished()
-        self._saving = int(state.step)
-        args = {name: ocp.args.StandardSave(item) for name, item in _items(state).items()}
-        self._manager.save(self._saving, args=ocp.args.Composite(**args))
+        failed = None
+        try:
+            self.wait()
+        except SaveError as error:
+            failed = error
+        self._clear_away_failed()
+        with self._failing_as_save_error():
+            self._saving = int(state.step)
+            _check_room(self.directory, state)
+            args = {name: ocp.args.StandardSave(parallel.saveable(item)) for name, item in _items(state).items()}
+            self._manager.save(self._saving, args=ocp.args.Composite(**args))
+        if failed:
+            raise failed
+
+    def check(self) -> None:
+        """As `wait`, but does not wait: a save still under way is not looked at."""
+        if self._saving is not None and not self._manager.is_saving_in_progress():
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits until what is being saved is whole on disk.
+
+        Raises:
+            SaveError: if it failed.
+        """
+        with self._failing_as_save_error():
+            self._manager.wait_until_finished()
+        self._saving = None
 
     def restore(self, like: TrainState) -> TrainState | None:
         """The newest state that can be read; None where there is no checkpoint at all.
@@ -88,12 +134,39 @@ class Checkpoints:
         return None
 
     def close(self) -> None:
-        """Waits until what is being saved is whole on disk; raises what went wrong."""
-        self._manager.close()
+        """As `wait`, and stops Orbax's threads."""
+        try:
+            self.wait()
+            self._manager.close()
+            self._clear_away_failed()
+        finally:
+            if sys.unraisablehook == self._on_unraisable:
+                sys.unraisablehook = self._report_unraisable
+
+    def _on_unraisable(self, unraisable: Any) -> None:
+        # After the first write that fails, each of the others finds Orbax's event loop gone, and would say so.
+        if str(unraisable.exc_value) != "Event loop is closed":
+            self._report_unraisable(unraisable)
+
+    def _clear_away_failed(self) -> None:
+        # More than once: when one item of a checkpoint has failed, Orbax may still be writing the others.
+        for unfinished in self.directory.glob(f"*{_UNFINISHED}"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _failing_as_save_error(self) -> Iterator[None]:
+        """Clears away what a failed save left, so that the next can do better, and says what it was."""
+        try:
+            yield
+        except Exception as error:  # whatever Orbax and TensorStore raise for a disk that does not take it
+            step, self._saving = self._saving, None
+            self._clear_away_failed()
+            self._manager.reload()  # it has forgotten those that it meant to delete after this save
+            raise SaveError(f"The checkpoint of step {step} was not saved: {_reason(error)}.") from error
 
     def _write_checksums(self) -> None:
         # Orbax calls this when all items are written, before it renames the folder: so both become visible at once.
-        (folder,) = self.directory.glob(f"{self._saving}.orbax-checkpoint-tmp*")
+        (folder,) = self.directory.glob(f"{self._saving}{_UNFINISHED}")
         files = (path for path in sorted(folder.rglob("*")) if path.is_file())
         checksums = {str(path.relative_to(folder)): _checksum(path) for path in files}
         (folder / _CHECKSUMS).write_text(json.dumps(checksums, indent=1))
@@ -138,6 +211,34 @@ def restore_weights(directory: Path, name: str, like: Any, *, step: int | None =
     raise UnreadableError(f"Of the checkpoints {candidates} in {directory} none can be read.")
 
 
+def _this_process_alone() -> ocp.options.MultiprocessingOptions:
+    """Orbax waits for no other process: the state lies whole on each."""
+    process = ocp.multihost.process_index()
+    return ocp.options.MultiprocessingOptions(primary_host=process, active_processes={process})
+
+
+def _not_a_trace_of_orbax(record: LogRecord) -> bool:
+    # Orbax logs what it raises, several times, with the stack of its threads.
+    return not (record.exc_info and "orbax" in record.pathname)
+
+
+def _check_room(directory: Path, state: TrainState) -> None:
+    # Asked before, because Orbax, out of room half-way, fails in many threads at once.
+    needed, free = sum(x.nbytes for x in jax.tree.leaves(state)), shutil.disk_usage(directory).free
+    if free < needed:
+        room = f"it has {needed / 2**20:.1f} MiB, and the disk {free / 2**20:.1f} MiB of room"
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} ({room})")
+
+
+def _reason(error: Exception) -> str:
+    """In the words of the operating system, if it was its fault."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if code := re.search(r"os_error_code='(\d+)'", str(error)):
+        return os.strerror(int(code[1]))
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
 def _items(state: TrainState) -> dict[str, Any]:
     rest = {"step": state.step, "opt_state": state.opt_state}
     return {"params": state.params, "ema_params": state.ema_params, "optimizer": rest}
@@ -148,7 +249,7 @@ def _read(folder: Path, like: dict[str, Any]) -> dict[str, Any]:
     try:
         recorded = json.loads((folder / _CHECKSUMS).read_text())
         _verify(folder, {name: digest for name, digest in recorded.items() if Path(name).parts[0] in like})
-        with ocp.StandardCheckpointer() as checkpointer:
+        with ocp.StandardCheckpointer(multiprocessing_options=_this_process_alone()) as checkpointer:
             return {name: checkpointer.restore(folder.absolute() / name, item) for name, item in like.items()}
     except Exception as error:  # whatever Orbax and TensorStore raise for a damaged file
         lines = str(error).strip().splitlines() or [""]

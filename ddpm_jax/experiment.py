@@ -18,18 +18,20 @@ from ddpm_jax import data, diffusion, profiling, sampling, schedule, unet
 
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
-# Settings that may change while a run goes on: its parameters stay those of a run that was never stopped.
+# Settings that may change while a run goes on: its parameters stay those of a run that was never stopped. With other
+# microbatches, as with other devices, they do so to float rounding, and but for the dropout masks.
 _FREE = (
-    "data.data_dir", "data.memory_limit_gib", "sample.", "train.checkpoint_every", "train.keep", "train.keep_period",
-    "train.log_every", "train.num_steps", "train.profile", "train.sample_every", "train.steps_per_dispatch",
+    "data.data_dir", "data.memory_limit_gib", "sample.", "train.checkpoint_every", "train.eval_", "train.keep",
+    "train.keep_period", "train.log_every", "train.microbatches", "train.num_steps", "train.on_failed_save",
+    "train.profile", "train.sample_every", "train.steps_per_dispatch",
 )  # fmt: skip
 
 _AT_LEAST = {
     "diffusion.num_timesteps": 2, "model.ch": 1, "model.num_res_blocks": 1, "model.dropout": 0, "optim.lr": 0,
     "optim.warmup_steps": 0, "optim.clip_norm": 0, "optim.ema_decay": 0, "train.num_steps": 1, "train.batch_size": 1,
-    "train.steps_per_dispatch": 1, "train.log_every": 1, "train.checkpoint_every": 1, "train.sample_every": 0,
-    "train.keep": 1, "train.keep_period": 0, "sample.num_samples": 1, "sample.batch_size": 1,
-    "data.memory_limit_gib": 0,
+    "train.microbatches": 1, "train.steps_per_dispatch": 1, "train.log_every": 1, "train.checkpoint_every": 1,
+    "train.sample_every": 0, "train.eval_every": 0, "train.eval_samples": 2, "train.keep": 1, "train.keep_period": 0,
+    "sample.num_samples": 1, "sample.batch_size": 1, "data.memory_limit_gib": 0,
 }  # fmt: skip
 
 
@@ -135,6 +137,8 @@ def _unfitting(config: ml_collections.ConfigDict) -> Iterator[str]:
         yield f"data.image_size={config.data.image_size} must be one or two positive integers: height, width"
     if config.data.channels not in (1, 2, 3, 4):
         yield f"data.channels={config.data.channels} must be 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA)"
+    if config.train.on_failed_save not in ("continue", "stop"):
+        yield f"train.on_failed_save={config.train.on_failed_save!r} must be continue or stop"
     for name in ("model.dropout", "optim.ema_decay"):
         section, field = name.split(".")
         if config[section][field] >= 1.0:
@@ -146,7 +150,7 @@ def _unfitting(config: ml_collections.ConfigDict) -> Iterator[str]:
     else:
         if traced and traced[-1] > config.train.num_steps:
             yield f"train.profile={config.train.profile!r} must end by train.num_steps={config.train.num_steps}"
-    for name in ("num_steps", "log_every", "checkpoint_every", "sample_every"):
+    for name in ("num_steps", "log_every", "checkpoint_every", "sample_every", "eval_every"):
         steps, group = config.train[name], config.train.steps_per_dispatch
         if steps % group:
             yield (

@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import json
 import math
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import optax
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
 from ddpm_jax import workdir
 from ddpm_jax.training import Metrics, NonFiniteError
@@ -24,6 +27,7 @@ class Progress:
 
     Args:
         directory: the work folder. What metrics.jsonl says of steps after `start_step` is removed: they are redone.
+            None: only look for losses that are not finite, as the processes do that write nothing.
         start_step: steps made before.
         num_steps: steps when the run is finished.
         batch_size: images a step.
@@ -32,16 +36,18 @@ class Progress:
     """
 
     def __init__(
-        self, directory: Path, *, start_step: int, num_steps: int, batch_size: int, log_every: int,
+        self, directory: Path | None, *, start_step: int, num_steps: int, batch_size: int, log_every: int,
         learning_rate: optax.Schedule,
     ):  # fmt: skip
         self._num_steps, self._batch_size, self._log_every = num_steps, batch_size, log_every
         self._learning_rate = learning_rate
-        path = directory / workdir.METRICS
-        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= start_step]
-        workdir.write_atomically(path, "".join(f"{line}\n" for line in kept))
-        self._file = path.open("a")
-        self._events = SummaryWriter(str(directory / workdir.TENSORBOARD), purge_step=start_step + 1)
+        self._file, self._events = None, None
+        if directory:
+            path = directory / workdir.METRICS
+            kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= start_step]
+            workdir.write_atomically(path, "".join(f"{line}\n" for line in kept))
+            self._file, self._unwritten = path.open("ab", buffering=0), b""
+            self._events = _open_events(directory / workdir.TENSORBOARD, purge_step=start_step + 1)
         self._waiting: tuple[int, Metrics] | None = None
         self._rows: list[Metrics] = []
         self._clock: float | None = None  # started when the first dispatch, with its compilation, is done
@@ -69,13 +75,23 @@ class Progress:
             for name in ("loss", "grad_norm"):
                 if not math.isfinite(value := getattr(row, name)):
                     raise NonFiniteError(f"The {name} of step {step} is {value}")
-            self._rows.append(row)
+            if self._file:
+                self._rows.append(row)
         if self._clock is None:
             self._clock = time.perf_counter()
         else:
             self._timed_steps += count
-        if last % self._log_every == 0 or last == self._num_steps:
+        if self._file and (last % self._log_every == 0 or last == self._num_steps):
             self._report(last)
+
+    def note(self, step: int, values: dict[str, float]) -> None:
+        """Writes down what was measured of the model after a step."""
+        if self._file:
+            self._unwritten += f"{json.dumps({'step': step, **values})}\n".encode()
+            self._write_out(values, step=step)
+            print(
+                f"step {step}/{self._num_steps}", *(f"{name} {value:.6g}" for name, value in values.items()), sep="  "
+            )
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -87,8 +103,11 @@ class Progress:
 
     def close(self) -> None:
         """Writes out what is buffered."""
-        self._file.close()
-        self._events.close()
+        if self._file:
+            self._write_out({}, step=self._num_steps)
+            self._file.close()
+            with contextlib.suppress(OSError):
+                self._events.close()
 
     def _report(self, step: int) -> None:
         seconds = time.perf_counter() - self._clock
@@ -105,12 +124,8 @@ class Progress:
             "images_per_s": rate and rate * self._batch_size,
         }
         self._rows, self._timed_steps, self._clock = [], 0, time.perf_counter()
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            if value is not None:
-                self._events.add_scalar(name, value, step)
-        self._events.flush()
+        self._unwritten += f"{json.dumps({'step': step, **values})}\n".encode()
+        self._write_out(values, step=step)
         left = f", {datetime.timedelta(seconds=round((self._num_steps - step) / rate))} left" if rate else ""
         speed = f"  {rate:.2f} steps/s, {rate * self._batch_size:.0f} images/s{left}" if rate else ""
         print(
@@ -118,6 +133,29 @@ class Progress:
             f"  lr {values['lr']:.2e}{speed}",
             flush=True,
         )
+
+    def _write_out(self, values: dict[str, float | None], *, step: int) -> None:
+        """Into the files. What a full disk does not take of metrics.jsonl is kept for the next time."""
+        try:
+            self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
+            for name, value in values.items():
+                if value is not None:
+                    self._events.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
+            self._events.flush()
+        except OSError as error:
+            print(f"The metrics of step {step} are not written yet: {error.strerror}.", file=sys.stderr)
+
+
+def _open_events(folder: Path, *, purge_step: int) -> EventsWriter:
+    """Of TensorBoard, which then forgets the steps from `purge_step` on.
+
+    Not through `SummaryWriter`: its thread dies of a full disk, and whoever hands it the next event waits for ever.
+    """
+    folder.mkdir(exist_ok=True)
+    events = EventsWriter(str(folder / "events"))
+    start = SessionLog(status=SessionLog.START)
+    events.write_event(Event(wall_time=time.time(), step=purge_step, session_log=start))
+    return events
 
 
 def _whole_lines(path: Path) -> list[str]:

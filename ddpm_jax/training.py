@@ -1,9 +1,11 @@
 """Training: Algorithm 1 of Ho et al. 2020, with Adam and an exponential moving average of the weights.
 
 A step's randomness is a function of (seed, step, index in the global batch), so the result does not depend on how
-the batch is spread over devices, to float rounding; dropout masks alone are drawn per device.
+the batch is spread over devices and microbatches, to float rounding. Dropout masks alone are drawn for each part of
+the batch that is computed at once: N devices with M microbatches each draw those of N x M devices.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -111,6 +113,7 @@ def train_step(
     ema_warmup: bool,
     flip: bool,
     axis_name: str,
+    microbatches: int = 1,
 ) -> tuple[TrainState, Metrics]:
     """One step of Algorithm 1 on one device's part of the batch, inside a `pmap` over `axis_name`.
 
@@ -125,34 +128,28 @@ def train_step(
         ema_warmup: see `ema_update`.
         flip: mirror every second image left to right, at random.
         axis_name: of the mapped axis; losses and gradients are averaged over it.
+        microbatches: a divisor of B; that many parts are computed one after another, to need less memory.
 
     Returns:
         The next state and the metrics, both replicated.
     """
-    device, batch_size = jax.lax.axis_index(axis_name), pixels.shape[0]
-    image_rng, dropout_rng = jax.random.split(jax.random.fold_in(rng, state.step))
-    indices = device * batch_size + jnp.arange(batch_size)  # in the global batch
-    image_rngs = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(image_rng, indices)
-    t, eps, flipped = jax.vmap(lambda key: _draw(key, pixels.shape[1:], process.num_timesteps))(image_rngs)
-    x_0 = images.from_uint8(pixels)
-    if flip:
-        x_0 = jnp.where(flipped[:, None, None, None], x_0[:, :, ::-1, :], x_0)
-
-    def loss_fn(params: Any) -> tuple[jax.Array, jax.Array]:
-        def denoise_fn(x_t: jax.Array, t: jax.Array) -> jax.Array:
-            rngs = {"dropout": jax.random.fold_in(dropout_rng, device)}
-            return model.apply({"params": params}, x_t, t, train=True, rngs=rngs)
-
-        losses = training_losses(process, denoise_fn, x_0=x_0, t=t, eps=eps)  # [B]
-        return jnp.mean(losses), losses
-
-    (loss, losses), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-    loss, grads = jax.lax.pmean((loss, grads), axis_name)
+    step_rng = jax.random.fold_in(rng, state.step)
+    part = functools.partial(
+        _gradient, params=state.params, rng=step_rng, process=process, model=model, flip=flip
+    )  # fmt: skip
+    parts = jax.lax.axis_index(axis_name) * microbatches + jnp.arange(microbatches)  # of the global batch
+    if microbatches == 1:
+        total = part(parts[0], pixels)
+    else:
+        split = pixels.reshape(microbatches, -1, *pixels.shape[1:])
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(part, parts[0], split[0]))
+        add = lambda total, each: (jax.tree.map(jnp.add, total, part(*each)), None)  # noqa: E731
+        total, _ = jax.lax.scan(add, zeros, (parts, split))
+    loss, grads = jax.lax.pmean(jax.tree.map(lambda x: x / microbatches, (total.loss, total.grads)), axis_name)
+    quarter_loss, quarter_count = jax.lax.psum((total.quarter_loss, total.quarter_count), axis_name)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema_params = ema_update(state.ema_params, params, step=state.step, decay=ema_decay, warmup=ema_warmup)
-    in_quarter = jax.nn.one_hot(t * 4 // process.num_timesteps, 4)  # [B, 4]
-    quarter_loss, quarter_count = jax.lax.psum((losses @ in_quarter, in_quarter.sum(axis=0)), axis_name)
     metrics = Metrics(
         loss=loss,
         quarter_loss=quarter_loss,
@@ -162,3 +159,38 @@ def train_step(
     )
     state = TrainState(step=state.step + 1, params=params, ema_params=ema_params, opt_state=opt_state)
     return state, metrics
+
+
+@flax.struct.dataclass
+class _Part:
+    """What is summed over the parts of a batch; see `Metrics`."""
+
+    loss: jax.Array
+    grads: Any
+    quarter_loss: jax.Array
+    quarter_count: jax.Array
+
+
+def _gradient(
+    part: jax.Array, pixels: jax.Array, *, params: Any, rng: jax.Array, process: Process, model: nn.Module, flip: bool
+) -> _Part:
+    """The mean loss of a part [b, H, W, C] of the global batch, and its gradient; `part` counts those before it."""
+    image_rng, dropout_rng = jax.random.split(rng)
+    indices = part * len(pixels) + jnp.arange(len(pixels))  # in the global batch
+    image_rngs = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(image_rng, indices)
+    t, eps, flipped = jax.vmap(lambda key: _draw(key, pixels.shape[1:], process.num_timesteps))(image_rngs)
+    x_0 = images.from_uint8(pixels)
+    if flip:
+        x_0 = jnp.where(flipped[:, None, None, None], x_0[:, :, ::-1, :], x_0)
+
+    def loss_fn(params: Any) -> tuple[jax.Array, jax.Array]:
+        def denoise_fn(x_t: jax.Array, t: jax.Array) -> jax.Array:
+            rngs = {"dropout": jax.random.fold_in(dropout_rng, part)}
+            return model.apply({"params": params}, x_t, t, train=True, rngs=rngs)
+
+        losses = training_losses(process, denoise_fn, x_0=x_0, t=t, eps=eps)  # [b]
+        return jnp.mean(losses), losses
+
+    (loss, losses), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+    in_quarter = jax.nn.one_hot(t * 4 // process.num_timesteps, 4)  # [b, 4]
+    return _Part(loss=loss, grads=grads, quarter_loss=losses @ in_quarter, quarter_count=in_quarter.sum(axis=0))

@@ -1,7 +1,11 @@
 """The folder of one run: its config, and, with its checkpoints, all that is needed to use the trained model."""
 
+import contextlib
+import fcntl
 import json
 import os
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,8 +14,8 @@ import ml_collections
 
 from ddpm_jax import checkpoint, experiment
 
-CONFIG, CHECKPOINTS, METRICS, PROFILE, SAMPLES, TABLES, TENSORBOARD = (
-    "config.json", "checkpoints", "metrics.jsonl", "profile", "samples", "tables", "tensorboard",
+CONFIG, CHECKPOINTS, LOCK, METRICS, PROFILE, SAMPLES, TABLES, TENSORBOARD = (
+    "config.json", "checkpoints", ".lock", "metrics.jsonl", "profile", "samples", "tables", "tensorboard",
 )  # fmt: skip
 
 
@@ -89,6 +93,32 @@ def claim(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> None
     path = Path(workdir) / CONFIG
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, experiment.to_json(config))
+
+
+@contextlib.contextmanager
+def locked(workdir: str | os.PathLike) -> Iterator[None]:
+    """Makes the folder, and keeps a second training run out of it while entered; who only reads does not ask.
+
+    The kernel's lock on a file, so it ends with the process, however that ends. On a network file system it holds
+    between hosts where the system supports locks, as NFS does.
+
+    Raises:
+        ValueError: if another run holds it.
+    """
+    path = Path(workdir) / LOCK
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ValueError(
+                f"{Path(workdir).absolute()} is in use by another run, {file.read().strip() or 'just begun'}: wait "
+                "until it ends, stop it, or start in another --workdir."
+            ) from None
+        file.truncate(0)
+        print(f"process {os.getpid()} on {socket.gethostname()}", file=file, flush=True)
+        yield
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -1,4 +1,6 @@
+import contextlib
 import logging
+import resource
 import shutil
 
 import jax
@@ -76,6 +78,52 @@ def test_an_empty_folder_holds_nothing(tmp_path):
     assert opened(tmp_path).restore(LIKE) is None
     with pytest.raises(FileNotFoundError, match="There is no checkpoint in .*nowhere: train first"):
         checkpoint.restore_weights(tmp_path / "nowhere", "params", LIKE.params)
+
+
+@contextlib.contextmanager
+def no_room():
+    """As on a full disk: no file can grow beyond 4 KiB."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("looked", ["wait", "check", "save"])
+def test_a_save_that_fails_is_one_sentence_and_costs_no_older_checkpoint(tmp_path, capfd, looked):
+    saved = opened(tmp_path, keep=1)
+    saved.save(make_state(10))
+    saved.wait()
+    with no_room():
+        saved.save(make_state(20))
+        while saved._manager.is_saving_in_progress():
+            pass
+    with pytest.raises(checkpoint.SaveError, match=r"^The checkpoint of step 20 was not saved: File too large\.$"):
+        saved.save(make_state(30)) if looked == "save" else getattr(saved, looked)()
+    if looked != "save":
+        assert saved.steps() == [10]
+        saved.check()  # it is said once
+        saved.save(make_state(30))
+    saved.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["30"]
+    assert_state(opened(tmp_path).restore(LIKE), make_state(30))
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    saved, usage = opened(tmp_path, keep=1), shutil.disk_usage(tmp_path)
+    saved.save(make_state(10))
+    size = sum(x.nbytes for x in jax.tree.leaves(make_state(20)))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=size - 1))
+    with pytest.raises(checkpoint.SaveError, match=r"step 20 was not saved: No space left on device \(it has 0.1 MiB"):
+        saved.save(make_state(20))
+    assert [path.name for path in tmp_path.iterdir()] == ["10"]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=size))
+    saved.save(make_state(30))
+    saved.close()
+    assert saved.steps() == [30]
 
 
 def damage_by_truncation(path):

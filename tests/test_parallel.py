@@ -26,7 +26,7 @@ step = parallel.pmap_train_steps(functools.partial(
     training.train_step, rng=jax.random.key(0), process=diffusion.make_process(beta_schedule("linear", 100)),
     model=model, optimizer=optimizer, ema_decay=0.9, ema_warmup=False, flip=True, axis_name=parallel.AXIS))
 pixels = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 4, 3), dtype=np.uint8)
-state, metrics = step(parallel.replicate(state.replace(params=start)), pixels)
+state, metrics, _ = step(parallel.replicate(state.replace(params=start)), pixels)
 draw = parallel.pmap_batches(lambda params, keys: jax.vmap(lambda key: params + jax.random.normal(key, (2, 3)))(keys))
 arrays = {"/".join(str(k.key) for k in path): before - np.asarray(after) for (path, before), after in
           zip(jax.tree.leaves_with_path(start), jax.tree.leaves(state.params))}
@@ -78,3 +78,33 @@ def test_a_batch_that_the_devices_cannot_share_is_refused(monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 8)
     with pytest.raises(ValueError, match="train.batch_size=100 must be a multiple of 8 devices; try 96"):
         parallel.check_batch_size("train.batch_size", 100)
+    expected = "train.batch_size=40 must be a multiple of 8 devices x 4 microbatches = 32; try 32"
+    with pytest.raises(ValueError, match=expected):
+        parallel.check_batch_size("train.batch_size", 40, microbatches=4)
+    parallel.check_batch_size("train.batch_size", 64, microbatches=4)
+
+
+def test_each_process_reads_its_own_rows(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    rows = []
+    for process in range(4):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        rows += range(24)[parallel.local_rows(24)]
+    assert rows == list(range(24))
+
+
+@pytest.mark.parametrize(
+    ("environment", "several"),
+    [
+        ({}, False),
+        ({"SLURM_NTASKS": "4"}, False),  # a batch script that starts one process by itself
+        ({"SLURM_NTASKS": "4", "SLURM_STEP_NODELIST": "node[1-4]"}, True),
+        ({"SLURM_NTASKS": "1", "SLURM_STEP_NODELIST": "node1"}, False),
+        ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:1"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
+        ({"TPU_WORKER_HOSTNAMES": "host-0,host-1"}, True),
+        ({"MEGASCALE_NUM_SLICES": "2"}, True),
+    ],
+)
+def test_one_of_several_tasks_is_told_from_a_process_alone(environment, several):
+    assert parallel._several_tasks(environment) is several

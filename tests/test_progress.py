@@ -1,8 +1,11 @@
 import contextlib
 import json
+import resource
+import struct
 
 import numpy as np
 import pytest
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from ddpm_jax.progress import Progress
 from ddpm_jax.training import Metrics, NonFiniteError
@@ -65,3 +68,46 @@ def test_rows_of_steps_that_will_be_redone_are_dropped(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 4}\n{"step": 8}\n{"ste')
     make(tmp_path, start_step=4).close()
     assert rows(tmp_path) == [{"step": 4}]
+
+
+def events(folder):
+    """Every event of TensorBoard's files: records of a length, its checksum, the event, and its checksum."""
+    for path in sorted((folder / "tensorboard").iterdir()):
+        content = path.read_bytes()
+        while content:
+            (length,) = struct.unpack("Q", content[:8])
+            yield Event.FromString(content[12 : 12 + length])
+            content = content[16 + length :]
+
+
+def test_tensorboard_gets_every_value_and_forgets_the_steps_that_are_redone(tmp_path):
+    progress = make(tmp_path, start_step=4)
+    progress.add(8, stacked(1.0, 2.0, 3.0, 4.0))
+    progress.flush()
+    progress.close()
+    _version, start, *scalars = events(tmp_path)
+    assert (start.step, start.session_log.status) == (5, SessionLog.START)
+    (row,) = rows(tmp_path)
+    found = {event.summary.value[0].tag: event.summary.value[0].simple_value for event in scalars}
+    expected = {name: value for name, value in row.items() if value is not None and name != "step"}
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert {event.step for event in scalars} == {8}
+
+
+def test_what_a_full_disk_does_not_take_is_written_later(tmp_path, capsys):
+    progress = make(tmp_path, log_every=2)
+    progress.add(2, stacked(1.0, 2.0))
+    progress.flush()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "metrics.jsonl").stat().st_size + 9, hard))
+    try:
+        progress.add(4, stacked(3.0, 4.0))
+        progress.add(6, stacked(5.0, 6.0))
+        progress.flush()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "The metrics of step 6 are not written yet: File too large." in capsys.readouterr().err
+    progress.add(8, stacked(7.0, 8.0))
+    progress.flush()
+    progress.close()
+    assert [(row["step"], row["loss"]) for row in rows(tmp_path)] == [(2, 1.5), (4, 3.5), (6, 5.5), (8, 7.5)]

@@ -93,7 +93,7 @@ def test_the_first_step_reports_the_loss_of_an_untrained_network_and_changes_not
     """It predicts near 0 for the noise, so its loss is near 1; warm-up starts at learning rate 0."""
     state = make_state()
     before = jax.device_get(state)
-    state, metrics = parallel.pmap_train_steps(make_step())(state, random_pixels(1, batch_size=64))
+    state, metrics, _ = parallel.pmap_train_steps(make_step())(state, random_pixels(1, batch_size=64))
     assert int(state.step) == 1
     assert_same_bits(state.params, before.params)
     np.testing.assert_allclose(metrics.loss, [1.0], atol=0.05)
@@ -112,20 +112,20 @@ def test_several_steps_a_dispatch_give_the_same_bits_and_compile_once():
     singly, together = (parallel.pmap_train_steps(make_step(model)) for _ in range(2))
     first, losses = make_state(model), []
     for k in range(6):
-        first, metrics = singly(first, pixels[k : k + 1])
+        first, metrics, _ = singly(first, pixels[k : k + 1])
         losses.append(np.asarray(metrics.loss)[0])
         if k == 0:
             compiled.clear()
     assert not compiled, "a later train step was compiled again"
-    second, metrics = together(make_state(model), pixels[:3])
-    second, later = together(second, pixels[3:])
+    second, metrics, _ = together(make_state(model), pixels[:3])
+    second, later, _ = together(second, pixels[3:])
     assert_same_bits(first, second)
     np.testing.assert_array_equal(losses, np.concatenate([metrics.loss, later.loss]))
 
 
 def test_training_lowers_the_loss_of_one_repeated_batch():
     pixels = np.repeat(random_pixels(1, batch_size=16), 60, axis=0)
-    _, metrics = parallel.pmap_train_steps(make_step(flip=False))(make_state(), pixels)
+    _, metrics, _ = parallel.pmap_train_steps(make_step(flip=False))(make_state(), pixels)
     assert metrics.loss[-10:].mean() < 0.7 * metrics.loss[:3].mean()
 
 
@@ -138,7 +138,23 @@ def test_flipping_mirrors_some_images_from_left_to_right():
     for flip in (False, True):
         state = make_state()
         trained = state.replace(params=jax.tree.map(lambda p: p + 0.05, state.params))  # so that it sees its input
-        _, metrics = parallel.pmap_train_steps(make_step(flip=flip))(trained, both)
+        _, metrics, _ = parallel.pmap_train_steps(make_step(flip=flip))(trained, both)
         losses.append(np.asarray(metrics.loss))
     assert losses[0][0] == losses[1][0]
     assert losses[0][1] != losses[1][1]
+
+
+@pytest.mark.slow
+def test_microbatches_give_the_step_of_the_whole_batch():
+    """The same images, timesteps and noise, with parameters away from zero, so that every branch has a gradient."""
+    sgd = optax.sgd(1.0)
+    results = []
+    for parts in (1, 4):
+        state = training.create_state(MODEL, sgd, rng=jax.random.key(1), image_shape=SHAPE)
+        state = state.replace(params=jax.tree.map(lambda p: p + 0.03, state.params))
+        steps = parallel.pmap_train_steps(make_step(optimizer=sgd, microbatches=parts))
+        results.append(jax.device_get(steps(parallel.replicate(state), random_pixels(1))[:2]))
+    (whole, metrics), (split, split_metrics) = results
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=2e-5), whole.params, split.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5), metrics, split_metrics)
+    assert metrics.grad_norm[0] > 0.1

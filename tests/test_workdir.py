@@ -1,3 +1,5 @@
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,3 +59,16 @@ def test_another_run_s_folder_is_refused_and_left_as_it_is(tmp_path, tiny_config
         workdir.claim(tmp_path, tiny_config)
     assert (tmp_path / workdir.CONFIG).read_text() == before
     assert [path.name for path in tmp_path.iterdir()] == [workdir.CONFIG]
+
+
+def test_a_folder_has_one_run_at_a_time(tmp_path):
+    with workdir.locked(tmp_path / "run"):
+        with (
+            pytest.raises(ValueError, match=rf"run is in use by another run, process {os.getpid()} on .+: wait until"),
+            workdir.locked(tmp_path / "run"),
+        ):
+            pass
+        with workdir.locked(tmp_path / "other"):
+            pass
+    with workdir.locked(tmp_path / "run"):
+        pass

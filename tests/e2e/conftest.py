@@ -1,6 +1,7 @@
 """The real command lines, in processes of their own, on digits in tiny settings."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,24 @@ TINY = (
 
 
 @pytest.fixture(scope="session")
-def start(tmp_path_factory):
+def started():
+    """All processes that tests have started."""
+    return []
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_running(started):
+    """A test that fails leaves no process behind."""
+    yield
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    started.clear()
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory, started):
     """`start("train.py", *arguments, devices=1)` -> the running process; what was compiled is shared by all.
 
     A name that does not end in .py is that of a module.
@@ -44,7 +62,8 @@ def start(tmp_path_factory):
         program = [str(ROOT / script)] if script.endswith(".py") else ["-m", script]
         command = [sys.executable, *program, *map(str, arguments)]
         pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
+        started.append(subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes))
+        return started[-1]
 
     return start
 
@@ -54,13 +73,44 @@ def run(start):
     """`run("train.py", *arguments, code=0)` -> what the command printed; fails if it exits with another code."""
 
     def run(script, *arguments, code=0, devices=1):
-        process = start(script, *arguments, devices=devices)
-        output, _ = process.communicate(timeout=300)
-        assert process.returncode == code, output
-        assert "Traceback" not in output
-        return output
+        return finished(start(script, *arguments, devices=devices), code)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def start_processes(start):
+    """`start_processes("train.py", *arguments, processes=2, devices=2)` -> processes of one run, each with devices."""
+
+    def start_processes(script, *arguments, processes=2, devices=2):
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            address = f"--coordinator_address=localhost:{free.getsockname()[1]}"
+        count = f"--num_processes={processes}"
+        return [
+            start(script, *arguments, address, count, f"--process_id={i}", devices=devices) for i in range(processes)
+        ]
+
+    return start_processes
+
+
+@pytest.fixture(scope="session")
+def run_processes(start_processes):
+    """`run_processes("train.py", *arguments, code=0, processes=2, devices=2)` -> what each of them printed."""
+
+    def run_processes(script, *arguments, code=0, processes=2, devices=2):
+        started = start_processes(script, *arguments, processes=processes, devices=devices)
+        return [finished(process, code) for process in started]
+
+    return run_processes
+
+
+def finished(process, code=0):
+    """Waits for it, and returns what it printed; fails if it exits with another code."""
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == code, output
+    assert "Traceback" not in output
+    return output
 
 
 @pytest.fixture(scope="session")

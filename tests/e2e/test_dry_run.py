@@ -13,7 +13,7 @@ def test_a_dry_run_says_all_and_writes_nothing(run, trained, tmp_path):
     assert '"batch_size": 8' in output
     assert "Devices: 2 cpu in 1 process." in output
     assert "Batch: 8 images, 4 on each device." in output
-    assert "Data: 1,797 images of (8, 8, 1), in memory" in output
+    assert "Data: 1,442 images of (8, 8, 1), in memory" in output
     count = sum(leaf.size for leaf in jax.tree.leaves(workdir.load(trained).params))
     assert f"Network: {count:,} parameters." in output
     (arguments,) = re.findall(r"([\d.]+) MiB of arguments", output)

@@ -29,16 +29,17 @@ def losses(folder):
 
 
 def wait_for(condition, process):
-    for _ in range(1200):
+    for _ in range(6000):
         if condition():
             return
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.05)
-    raise AssertionError("it did not come to that within a minute")
+    raise AssertionError("it did not come to that within five minutes")
 
 
 def test_a_work_folder_holds_everything_of_a_run(trained):
     assert sorted(path.name for path in trained.iterdir()) == [
+        ".lock",
         "checkpoints",
         "config.json",
         "metrics.jsonl",
