@@ -14,7 +14,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from logging import LogRecord
+from logging import LogRecord, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,8 @@ class Checkpoints:
             multiprocessing_options=_this_process_alone(),
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
-        logging.get_absl_logger().addFilter(_not_a_trace_of_orbax)
+        for logger in (logging.get_absl_logger(), getLogger("asyncio")):
+            logger.addFilter(_not_a_trace_of_orbax)
         self._report_unraisable, sys.unraisablehook = sys.unraisablehook, self._on_unraisable
 
     def steps(self) -> list[int]:
@@ -218,8 +219,8 @@ def _this_process_alone() -> ocp.options.MultiprocessingOptions:
 
 
 def _not_a_trace_of_orbax(record: LogRecord) -> bool:
-    # Orbax logs what it raises, several times, with the stack of its threads.
-    return not (record.exc_info and "orbax" in record.pathname)
+    # Orbax logs what it raises, several times, with the stack of its threads; so does asyncio for it.
+    return not (record.exc_info and ("orbax" in record.pathname or "was never retrieved" in record.getMessage()))
 
 
 def _check_room(directory: Path, state: TrainState) -> None:

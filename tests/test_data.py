@@ -233,6 +233,17 @@ def test_a_file_that_cannot_be_read_is_no_broken_image(tmp_path):
         source.read([0])
 
 
+def test_a_reading_thread_that_dies_is_reported_with_its_cause(tmp_path):
+    _write_folder(tmp_path, size=7)
+    source = _load_folder(tmp_path, streamed=True)
+    stream = batches(source, seed=0, batch_size=4, start_step=0)
+    next(stream)
+    for path in tmp_path.rglob("*.png"):
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
+        list(itertools.islice(stream, 100))  # some are read ahead
+
+
 def test_digits_are_those_of_scikit_learn():
     source = load("digits", split="all", image_size=(8, 8), channels=1, memory_limit_gib=1.0)
     expected = load_digits()

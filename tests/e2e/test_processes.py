@@ -13,7 +13,7 @@ from e2e.test_train import assert_same_model, losses, metrics, wait_for
 pytestmark = pytest.mark.slow
 
 # Adam divides by the root of tiny second moments in the first steps: rounding shows, at most as a few steps of lr.
-ATOL = 1e-4
+ATOL = 1e-5
 
 
 def assert_same_run(folder, other):
