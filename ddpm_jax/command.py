@@ -67,6 +67,7 @@ def _join() -> None:
         timeout_s=values.start_timeout_s,
         heartbeat_timeout_s=values.heartbeat_timeout_s,
     )
+    parallel.check_initialized()
     if not parallel.is_primary():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
 

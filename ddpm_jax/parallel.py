@@ -83,6 +83,16 @@ def initialize(
         watchdog.cancel()
 
 
+def check_initialized() -> None:
+    """Refuses to be one of several without knowing: a Cloud TPU tells it only when its chips are opened.
+
+    Raises:
+        ValueError: if there are more processes than this, and `initialize` was not told.
+    """
+    if jax.process_count() > 1 and not jax.distributed.is_initialized():
+        raise ValueError(f"This is one of {jax.process_count()} processes; start each with --distributed=on.")
+
+
 def _several_tasks(environment: os._Environ[str] | dict[str, str]) -> bool:
     """Whether a launcher that JAX knows started this process as one of several."""
     hosts = environment.get("TPU_WORKER_HOSTNAMES", "").split(",")

@@ -108,3 +108,10 @@ def test_each_process_reads_its_own_rows(monkeypatch):
 )
 def test_one_of_several_tasks_is_told_from_a_process_alone(environment, several):
     assert parallel._several_tasks(environment) is several
+
+
+def test_one_of_several_that_was_not_told_is_refused(monkeypatch):
+    parallel.check_initialized()
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    with pytest.raises(ValueError, match="one of 4 processes; start each with --distributed=on"):
+        parallel.check_initialized()
