@@ -1,5 +1,11 @@
 """Inception beside torch-fidelity's and pytorch-fid's, with random weights in the published layout."""
 
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -7,6 +13,8 @@ import numpy as np
 import pytest
 
 from ddpm_jax.metrics import inception
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.slow
 
@@ -81,3 +89,43 @@ def test_the_recorded_features_are_torch_fidelitys(golden, fidelity):
     recorded = golden("inception")
     for name, theirs in zip(("pool", "logits"), fidelity(recorded["pixels"]), strict=True):
         np.testing.assert_allclose(recorded[name], theirs, rtol=0, atol=TOLERANCE * np.abs(theirs).max())
+
+
+def test_a_file_of_samples_scores_as_torch_fidelity_scores_it(torches, saved, fidelity, random_images, tmp_path):
+    """evaluate.py from end to end: two files of images, features, scores."""
+    sets = {"generated": random_images(40, 32, 32), "real": random_images(50, 32, 32)[:, :, ::-1]}
+    for name, pixels in sets.items():
+        np.savez(tmp_path / f"{name}.npz", pixels)
+    command = [
+        sys.executable, "evaluate.py", f"--samples={tmp_path / 'generated.npz'}", "--metrics=fid,is,kid,pr",
+        f"--reference={tmp_path / 'real.npz'}", f"--inception_weights={saved.zip}", f"--out={tmp_path}",
+    ]  # fmt: skip
+    environment = os.environ | {"DDPM_JAX_CACHE": str(tmp_path / "cache"), "JAX_PLATFORMS": "cpu"}
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=600)
+    entries = json.loads((tmp_path / "metrics.json").read_text())
+    ours = {entry["metric"] if entry["metric"] != "pr" else entry["name"]: entry for entry in entries}
+
+    (pool, logits), (real, _) = (
+        [torches.torch.from_numpy(np.array(part)) for part in fidelity(pixels)] for pixels in sets.values()
+    )
+    fid, isc, kid, prc = (
+        importlib.import_module(f"torch_fidelity.metric_{name}") for name in ("fid", "isc", "kid", "prc")
+    )
+    statistics = [fid.fid_features_to_statistics(part) for part in (pool, real)]
+    theirs = fid.fid_statistics_to_metric(*statistics, False)["frechet_inception_distance"]
+    assert ours["fid"]["value"] == pytest.approx(theirs, rel=1e-3)  # theirs takes roots of rounding errors here
+    mean, deviation = isc.isc_features_to_metric(logits, 10, True, 0).values()
+    assert (ours["is"]["value"], ours["is"]["error"]) == (
+        pytest.approx(mean, rel=1e-5),
+        pytest.approx(deviation, rel=1e-2),
+    )
+    mean, _ = kid.kid_features_to_metric(
+        pool, real, kid_subsets=100, kid_subset_size=40, kid_kernel="poly", kid_kernel_poly_degree=3,
+        kid_kernel_poly_gamma=None, kid_kernel_poly_coef0=1.0, rng_seed=0, verbose=False,
+    ).values()  # fmt: skip
+    assert ours["kid"]["value"] == pytest.approx(mean, rel=1e-3)
+    found = prc.prc_features_to_metric(
+        pool, real, prc_neighborhood=3, prc_batch_size=500, save_cpu_ram=False, verbose=False
+    )
+    assert ours["precision@40"]["value"] == pytest.approx(found["precision"], abs=1e-6)
+    assert ours["recall@40"]["value"] == pytest.approx(found["recall"], abs=1e-6)

@@ -1,8 +1,6 @@
 """The scores against torch-fidelity and pytorch-fid, from the same features."""
 
 import importlib
-import sys
-import types
 
 import numpy as np
 import pytest
@@ -14,47 +12,9 @@ pytestmark = pytest.mark.slow
 torch = pytest.importorskip("torch")
 
 
-class _AnyName(type):
-    """A class that has every attribute."""
-
-    def __getattr__(cls, name):
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return cls
-
-
-class _StandIn(types.ModuleType):
-    """A module that has every name."""
-
-    __path__ = ()
-
-    def __getattr__(self, name):
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _AnyName(name, (), {})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def torchvision():
-    """A stand-in where there is none: both packages import it, and the formulas need nothing of it."""
-    inner = ("datasets", "models", "models.utils", "transforms", "transforms.functional")
-    names = ["torchvision", *(f"torchvision.{name}" for name in inner)]
-    try:
-        importlib.import_module("torchvision")
-    except ImportError:
-        for name in names:
-            sys.modules[name] = _StandIn(name)
-        yield
-        for name in names:
-            del sys.modules[name]
-    else:
-        yield
-
-
 @pytest.fixture(scope="module")
-def fidelity(torchvision):
+def fidelity(torches):
     """`fidelity("kid")` -> that module of torch-fidelity."""
-    pytest.importorskip("torch_fidelity")
     return lambda name: importlib.import_module(f"torch_fidelity.metric_{name}")
 
 
@@ -78,8 +38,7 @@ def test_fid(fidelity, n, width):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # sqrtm(disp=False), in pytorch-fid
 @pytest.mark.parametrize(("n", "width"), [(2000, 64), (100, 256)])
-def test_pytorch_fid(n, width):
-    pytest.importorskip("pytorch_fid")
+def test_pytorch_fid(torches, n, width):
     from pytorch_fid import fid_score
 
     x, y = features(0, n, width), features(1, n, width, scale=1.3)
