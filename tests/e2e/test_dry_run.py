@@ -6,6 +6,8 @@ import pytest
 from ddpm_jax import workdir
 from e2e.conftest import TINY
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_dry_run_says_all_and_writes_nothing(run, trained, tmp_path):
     output = run("train.py", *TINY, f"--workdir={tmp_path / 'run'}", "--dry_run", devices=2)

@@ -85,6 +85,7 @@ def test_a_table_that_is_there_is_not_computed_again(run, output, workdir):
     assert (workdir / "tables" / f"bpd_{NAME}.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch_size", "devices"), [(3, 1), (5, 4)])
 def test_batch_size_and_devices_do_not_matter(run, output, workdir, trained, tmp_path, batch_size, devices):
     shutil.copytree(trained, tmp_path / "run")

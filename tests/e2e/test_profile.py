@@ -1,7 +1,11 @@
 import json
 
+import pytest
+
 from e2e.conftest import TINY
 from e2e.test_train import assert_same_model
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_trace_of_the_steps_that_were_asked_for(run, trained, tmp_path):

@@ -9,6 +9,8 @@ from PIL import Image
 
 from ddpm_jax import data
 
+pytestmark = pytest.mark.slow
+
 POOL = 64  # width of its features
 CLASSIFIER = "fd_classifier,is_classifier,kd_classifier,pr_classifier"
 NAMES = ["fd_classifier", "is_classifier", "kd_classifier", "precision_classifier", "recall_classifier"]
@@ -125,7 +127,6 @@ def test_the_paper_s_tables_hold_what_was_measured(run, scored, tmp_path):
     assert len(json.loads((tmp_path / "tables.json").read_text())["tables"]) == 5
 
 
-@pytest.mark.slow
 def test_the_paper_s_figures_by_one_command(run, trained, tmp_path):
     shutil.copytree(trained, tmp_path / "run")
     run("ddpm_jax.paper", tmp_path / "run", f"--out={tmp_path / 'report'}", "--figures")
