@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from ddpm_jax import data
+from e2e.conftest import TINY
+from e2e.test_train import assert_same_model
 
 pytestmark = pytest.mark.slow
 
@@ -148,3 +150,21 @@ def test_the_paper_s_figures_by_one_command(run, trained, tmp_path):
 )
 def test_what_is_wrong_is_said_in_a_sentence(run, arguments, message):
     assert message in run("evaluate.py", *arguments, code=1)
+
+
+def test_training_logs_scores_and_stays_the_same_run(run, trained, tmp_path):
+    folder = tmp_path / "run"
+    metrics = ("--config.train.eval_metrics=('fd_classifier','bpd_fast')", "--config.train.eval_samples=20")
+    output = run("train.py", *TINY, f"--workdir={folder}", "--config.train.eval_every=6", *metrics)
+    reports = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    found = {report["step"]: report for report in reports if "bpd_fast" in report}
+    assert list(found) == [6, 12]
+    for step, report in found.items():
+        assert report["fd_classifier@20"] > 0
+        assert f"step {step}/12  bpd_fast {report['bpd_fast']:.6g}  fd_classifier@20" in output
+    assert found[12]["bpd_fast"] != found[6]["bpd_fast"]
+    assert_same_model(folder, trained)
+    assert "Finished at step 12" in run("train.py", *TINY, f"--workdir={folder}")  # may change, as logging may
+    unknown = ("--config.train.eval_every=6", "--config.train.eval_metrics=('fdi',)")
+    assert "Unknown metric 'fdi'" in run("train.py", *TINY, f"--workdir={tmp_path / 'other'}", *unknown, code=1)
+    assert not (tmp_path / "other").exists()
