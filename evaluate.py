@@ -22,22 +22,20 @@ Scores go to WORKDIR/tables/metrics.json with all that they depend on, tables be
 it stopped, and what was measured before is read.
 """
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags, logging
+from absl import flags
 
 from configs import cifar10
-from ddpm_jax import cache, compilation_cache, parallel, workdir
+from ddpm_jax import cache, command, compilation_cache, parallel, workdir
 from ddpm_jax.evaluation import bound, image_sets, progressive, quality, record
 from ddpm_jax.evaluation.image_sets import ImageSet
 from ddpm_jax.evaluation.record import Score
 from ddpm_jax.metrics import inception
 from ddpm_jax.metrics.features import Extractor
 from ddpm_jax.paper import published, track
-from ddpm_jax.resumable import Stopped
 
 _PAPER_SAMPLES = 50_000
 _PROGRESSIVE = ("progressive", "progressive_classifier")
@@ -69,6 +67,7 @@ _NUM_IMAGES = flags.DEFINE_integer("num_images", None, "How many, at random. Def
 _NUM_TIMESTEPS = flags.DEFINE_integer(
     "num_timesteps", None, f"Of bpd_fast, an image. Default: {bound.FAST_TIMESTEPS}.", lower_bound=1
 )
+command.define_flags()
 
 
 def chosen(metrics: tuple[str, ...]) -> list[str]:
@@ -290,22 +289,12 @@ def evaluate() -> None:
         report_track(loaded)
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command and says what went wrong in a sentence."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unknown argument {argv[1]!r}.")
-    logging.set_verbosity(logging.WARNING)
+def main() -> int:
+    """Measures on the devices of all processes."""
     compilation_cache.enable()
-    try:
-        evaluate()
-    except Stopped as stopped:
-        print(stopped)
-        return stopped.exit_code
-    except (ValueError, OSError) as error:
-        print(f"evaluate.py: {error}", file=sys.stderr)
-        return 1
+    parallel.on_primary(evaluate)
     return 0
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(main)

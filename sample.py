@@ -15,14 +15,12 @@ Other modes write WORKDIR/samples/<mode>_<name>.png, the paper's figures of what
                     copies, and the rate of copies; the samples are those of the default mode     (Figures 15, 16)
 """
 
-import sys
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import flags
 
-from ddpm_jax import compilation_cache, parallel, sample_files, workdir
+from ddpm_jax import command, compilation_cache, parallel, sample_files, workdir
 from ddpm_jax.paper import figures
-from ddpm_jax.resumable import Stopped
 
 _MODE = flags.DEFINE_enum("mode", "samples", ["samples", *figures.MODES], "What to draw.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a run of train.py.")
@@ -43,11 +41,13 @@ _CROP = flags.DEFINE_integer(
 _OUT = flags.DEFINE_string(
     "out", None, "Path of the .npz, or of the figure. Default: one in WORKDIR/samples, named by the settings."
 )
+command.define_flags()
 flags.mark_flag_as_required("workdir")
 
 
-def draw(loaded: workdir.Loaded) -> None:
+def draw() -> None:
     """Does what the flags ask for."""
+    loaded = workdir.load(_WORKDIR.value, step=_STEP.value, ema=_EMA.value)
     folder, out, config = Path(_WORKDIR.value), _OUT.value and Path(_OUT.value), loaded.experiment.config.sample
     print(f"Step {loaded.step}, {loaded.weights} weights, {parallel.describe()}.")
     if _MODE.value == "samples":
@@ -62,22 +62,12 @@ def draw(loaded: workdir.Loaded) -> None:
         )  # fmt: skip
 
 
-def main(argv: list[str]) -> int:
-    """Runs the command and says what went wrong in a sentence."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Unknown argument {argv[1]!r}.")
-    logging.set_verbosity(logging.WARNING)
+def main() -> int:
+    """Draws on the devices of all processes."""
     compilation_cache.enable()
-    try:
-        draw(workdir.load(_WORKDIR.value, step=_STEP.value, ema=_EMA.value))
-    except Stopped as stopped:
-        print(stopped)
-        return stopped.exit_code
-    except (ValueError, OSError) as error:
-        print(f"sample.py: {error}", file=sys.stderr)
-        return 1
+    parallel.on_primary(draw)
     return 0
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(main)

@@ -8,6 +8,7 @@ import functools
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import ml_collections
@@ -33,7 +34,7 @@ from ddpm_jax import (
 )
 from ddpm_jax.evaluation import monitor
 from ddpm_jax.progress import Progress
-from ddpm_jax.signals import StopRequest
+from ddpm_jax.signals import Stopped, StopRequest
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="The experiment: a file in configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder for all that this run writes.")
@@ -52,9 +53,10 @@ def train(config: ml_collections.ConfigDict, directory: Path) -> int:
     settings = config.train
     optimizer, train_step = make_step(made)
     draw_grid = functools.partial(save_grid, made, parallel.pmap_batches(made.sample), directory)
-    evaluate = (
-        monitor.make(made, settings.eval_metrics, num_images=settings.eval_samples) if settings.eval_every else None
-    )
+    if settings.eval_every:
+        scores = parallel.on_primary(
+            lambda: monitor.make(made, settings.eval_metrics, num_images=settings.eval_samples)
+        )
 
     with StopRequest() as stop, contextlib.ExitStack() as opened:
         saved = parallel.on_primary(lambda: open_checkpoints(config, directory, opened))
@@ -88,12 +90,13 @@ def train(config: ml_collections.ConfigDict, directory: Path) -> int:
                     saved.save(state) if saving else saved.check()
             if settings.sample_every and step % settings.sample_every == 0 and not code:
                 progress.flush()
-                with progress.paused():
-                    draw_grid(state, step)
-            if evaluate and step % settings.eval_every == 0 and not code:
+                with progress.paused(), contextlib.suppress(Stopped):  # the next dispatch tells all, and saves
+                    parallel.on_primary(functools.partial(draw_grid, state.ema_params, step))
+            if settings.eval_every and step % settings.eval_every == 0 and not code:
                 progress.flush()
-                with progress.paused():
-                    progress.note(step, evaluate(state.ema_params))
+                with progress.paused(), contextlib.suppress(Stopped):
+                    params = state.ema_params
+                    parallel.on_primary(lambda step=step, params=params: progress.note(step, scores(params)))
             if leaving:
                 break
         parallel.on_primary(lambda: saved.wait())
@@ -199,17 +202,16 @@ def dispatches(config: ml_collections.ConfigDict, source: data.Source, start: in
     batches.close()
 
 
-def save_grid(made: experiment.Experiment, draw, directory: Path, state: training.TrainState, step: int) -> None:
-    """Draws samples from the averaged weights into samples/step_<step>.png: all processes share the work."""
+def save_grid(made: experiment.Experiment, draw: Callable, directory: Path, params: Any, step: int) -> None:
+    """Draws samples from averaged weights into samples/step_<step>.png."""
     settings = made.config.sample
     drawn = [
-        np.asarray(images.to_uint8(draw(state.ema_params, sampling.image_keys(settings.seed, indices))))
+        np.asarray(images.to_uint8(draw(params, sampling.image_keys(settings.seed, indices))))
         for indices in np.array_split(np.arange(settings.num_samples), -(-settings.num_samples // settings.batch_size))
     ]
-    if parallel.is_primary():
-        path = directory / workdir.SAMPLES / f"step_{step:08d}.png"
-        images.save_png(path, images.grid(np.concatenate(drawn)))
-        print(f"Samples of step {step}: {path}")
+    path = directory / workdir.SAMPLES / f"step_{step:08d}.png"
+    images.save_png(path, images.grid(np.concatenate(drawn)))
+    print(f"Samples of step {step}: {path}")
 
 
 def main() -> int:

@@ -2,12 +2,14 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 
 import jax
 from absl import app, flags, logging
 
 from ddpm_jax import parallel
+from ddpm_jax.signals import Stopped
 
 
 def define_flags() -> None:
@@ -31,16 +33,20 @@ def define_flags() -> None:
 def run(work: Callable[[], int]) -> None:
     """Parses the flags, joins the other processes, and ends the program with what `work` returns.
 
-    A ValueError or OSError is said in one sentence, with exit code 1. Process 0 alone writes to standard output.
+    A ValueError or OSError is said in one sentence, with exit code 1; work that was stopped ends with the code that
+    tells why. Process 0 alone writes to standard output.
     """
 
     def main(argv: list[str]) -> int:
         if len(argv) > 1:
-            raise app.UsageError(f"Unknown argument {argv[1]!r}; a setting of a config is --config.SECTION.NAME=VALUE.")
+            raise app.UsageError(f"Unknown argument {argv[1]!r}; flags are --NAME=VALUE.")
         logging.set_verbosity(logging.WARNING)
         try:
             _join()
             return work()
+        except Stopped as stopped:
+            print(stopped)
+            return stopped.exit_code
         except (ValueError, OSError) as error:
             message = str(error)
         except jax.errors.JaxRuntimeError as error:
@@ -50,6 +56,11 @@ def run(work: Callable[[], int]) -> None:
                 "Lost another process; start all again, and the run continues from its last checkpoint "
                 f"({str(error).splitlines()[0][:300]})"
             )
+        except Exception:  # a mistake of ours: the others must not wait for this process
+            if jax.process_count() == 1:
+                raise
+            traceback.print_exc()
+            parallel.leave(1)
         print(f"{os.path.basename(sys.argv[0])}: {message}", file=sys.stderr)
         parallel.leave(1)
         return 1

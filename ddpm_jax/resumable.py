@@ -9,15 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ddpm_jax import workdir
-from ddpm_jax.signals import StopRequest
-
-
-class Stopped(Exception):  # noqa: N818 - nothing went wrong
-    """A signal asked for it; `exit_code` is what the process should end with."""
-
-    def __init__(self, message: str, exit_code: int):
-        super().__init__(message)
-        self.exit_code = exit_code
+from ddpm_jax.signals import Stopped, StopRequest
 
 
 class Rows:
@@ -64,7 +56,7 @@ class Rows:
         if self._done:
             print(f"Continuing after {self._done} of {num_rows} images.")
         with StopRequest() as stop, tqdm(total=num_rows, initial=self._done, unit="image", smoothing=0.0) as bar:
-            while self._done < num_rows and not stop.received:
+            while self._done < num_rows and not stop.exit_code:
                 numbers = np.arange(self._done, self._done + batch_size)
                 batch = np.asarray(compute(numbers))[: num_rows - self._done]
                 self.array[self._done : self._done + len(batch)] = batch

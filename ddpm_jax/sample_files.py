@@ -22,7 +22,7 @@ def draw(loaded: workdir.Loaded, path: Path, *, num_samples: int, batch_size: in
 
     Raises:
         ValueError: if what is there unfinished was begun with other settings.
-        resumable.Stopped: if a signal asked for it.
+        signals.Stopped: if a signal asked for it.
     """
     if path.is_file():
         print(f"They are there already: {path}")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ddpm_jax import parallel
+from ddpm_jax.parallel import processes
 
 PROGRAM = """
 import functools, sys
@@ -107,7 +108,7 @@ def test_each_process_reads_its_own_rows(monkeypatch):
     ],
 )
 def test_one_of_several_tasks_is_told_from_a_process_alone(environment, several):
-    assert parallel._several_tasks(environment) is several
+    assert processes._several_tasks(environment) is several
 
 
 def test_one_of_several_that_was_not_told_is_refused(monkeypatch):

@@ -41,7 +41,7 @@ def table(
         its `deviation`; and the path of the figure.
 
     Raises:
-        resumable.Stopped: if a signal asked for it.
+        signals.Stopped: if a signal asked for it.
     """
     from ddpm_jax import plots
 

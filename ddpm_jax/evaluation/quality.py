@@ -74,7 +74,7 @@ def features(extractor: Extractor, images: ImageSet, path: Path, *, batch_size: 
         Rows [N, D + K] float32; to be removed when done with.
 
     Raises:
-        resumable.Stopped: if a signal asked for it.
+        signals.Stopped: if a signal asked for it.
     """
     example = jax.ShapeDtypeStruct((1, *images.shape[1:]), np.uint8)
     width = sum(part.shape[1] for part in jax.eval_shape(extractor.apply, extractor.params, example))
@@ -94,7 +94,7 @@ def reference_of(extractor: Extractor, images: ImageSet, *, batch_size: int) -> 
     """Features and statistics of a set of images, from the cache if they were computed before.
 
     Raises:
-        resumable.Stopped: if a signal asked for it.
+        signals.Stopped: if a signal asked for it.
     """
     settings = {"images": images.about, "extractor": f"{extractor.name} {extractor.fingerprint}"}
     fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

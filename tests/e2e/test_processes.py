@@ -1,5 +1,7 @@
 """A run of several processes, over gloo, as on a pod: real command lines, one after the other and side by side."""
 
+import json
+import shutil
 import signal
 import time
 
@@ -8,6 +10,7 @@ import pytest
 from PIL import Image
 
 from e2e.conftest import TINY, finished
+from e2e.test_sample import assert_same_images, load
 from e2e.test_train import assert_same_model, losses, metrics, wait_for
 
 pytestmark = pytest.mark.slow
@@ -59,6 +62,68 @@ def test_a_signal_to_one_process_ends_all_at_the_same_step(start_processes, run_
     assert f"Stopped at step {stopped}, saved in {tmp_path}/checkpoints" in primary
     primary, _ = run_processes("train.py", *endless, f"--config.train.num_steps={stopped + 2}")
     assert f"Continuing from step {stopped}" in primary
+
+
+def test_two_processes_draw_what_one_draws(run, run_processes, trained, tmp_path):
+    drawing = ("sample.py", f"--workdir={trained}", "--num_samples=7", "--batch_size=3")
+    run(*drawing, f"--out={tmp_path / 'one.npz'}")
+    primary, other = run_processes(*drawing, f"--out={tmp_path / 'two.npz'}")
+    assert "4 cpu in 2 processes" in primary
+    assert "two.npz" not in other
+    assert_same_images(load(tmp_path / "two.npz"), load(tmp_path / "one.npz"))
+    figure = ("sample.py", f"--workdir={trained}", "--mode=shared_latents", "--num_samples=2")  # other parameters, too
+    run(*figure, f"--out={tmp_path / 'one.png'}")
+    run_processes(*figure, f"--out={tmp_path / 'two.png'}")
+    one, two = (np.asarray(Image.open(tmp_path / name)) for name in ("one.png", "two.png"))
+    assert_same_images(two, one)
+
+
+def test_two_processes_measure_what_one_measures(run, run_processes, trained, tmp_path):
+    measuring = ("--metrics=bpd,bpd_fast,fd_classifier,pr_classifier", "--num_images=7", "--num_samples=30")
+    found = {}
+    for name, command in (("one", run), ("two", run_processes)):
+        shutil.copytree(trained, tmp_path / name)
+        command("evaluate.py", f"--workdir={tmp_path / name}", *measuring)
+        found[name] = json.loads((tmp_path / name / "tables" / "metrics.json").read_text())
+    one, two = ({entry["name"]: entry["value"] for entry in found[name]} for name in ("one", "two"))
+    assert len(one) >= 5
+    assert two == pytest.approx(one, rel=1e-4)
+
+
+def test_scores_during_training_are_those_of_one_process(run, run_processes, tmp_path):
+    scored = (*TINY, "--config.train.eval_every=12", "--config.train.eval_metrics=('fd_classifier','bpd_fast')",
+              "--config.train.eval_samples=20")  # fmt: skip
+    run("train.py", *scored, f"--workdir={tmp_path / 'one'}")
+    run_processes("train.py", *scored, f"--workdir={tmp_path / 'two'}")
+    one, two = (metrics(tmp_path / name)[-1] for name in ("one", "two"))
+    assert two["bpd_fast"] == pytest.approx(one["bpd_fast"], rel=1e-4)
+    assert two["fd_classifier@20"] == pytest.approx(one["fd_classifier@20"], rel=1e-2)  # of pixels that may tip over
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+def test_a_signal_to_one_process_stops_sampling_on_all(start_processes, run, trained, tmp_path, asked):
+    drawing = ("sample.py", f"--workdir={trained}", "--num_samples=400", "--batch_size=4")
+    processes = start_processes(*drawing, f"--out={tmp_path / 'stopped.npz'}")
+    wait_for((tmp_path / "stopped.partial.json").exists, processes[0])
+    processes[asked].send_signal(signal.SIGTERM)
+    primary, _ = (finished(process, 143) for process in processes)
+    done = json.loads((tmp_path / "stopped.partial.json").read_text())["done"]
+    assert f"Stopped after {done} of 400 images" in primary
+    assert f"Continuing after {done} of 400 images" in run(*drawing, f"--out={tmp_path / 'stopped.npz'}")
+    run(*drawing, f"--out={tmp_path / 'through.npz'}")
+    assert_same_images(load(tmp_path / "stopped.npz"), load(tmp_path / "through.npz"))
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+def test_a_signal_during_an_evaluation_saves_and_leaves(start_processes, trained, tmp_path, asked):
+    scored = (*TINY, "--config.train.eval_every=2", "--config.train.eval_metrics=('bpd_fast',)",
+              "--config.train.eval_samples=355", "--config.sample.batch_size=4")  # fmt: skip
+    processes = start_processes("train.py", *scored, f"--workdir={tmp_path}", "--config.train.num_steps=100000")
+    wait_for(lambda: (tmp_path / "metrics.jsonl").exists() and metrics(tmp_path), processes[0])  # step 2: it begins
+    processes[asked].send_signal(signal.SIGTERM)
+    primary, _ = (finished(process, 143) for process in processes)
+    assert "Stopped at step" in primary
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 1
 
 
 @pytest.mark.parametrize("lost", [0, 1])

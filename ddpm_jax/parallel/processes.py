@@ -1,0 +1,145 @@
+"""The processes of a run: how they meet, fail together, and tell each other what one of them knows."""
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from ddpm_jax.signals import Stopped
+
+_MESSAGE_BYTES = 2000
+_SHUTDOWN_S = 3600  # a process that is done waits that long for the one that still saves
+
+
+class ProcessError(ValueError):
+    """Something failed in one process, and is raised in all."""
+
+
+def initialize(
+    *,
+    mode: str,
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    timeout_s: int,
+    heartbeat_timeout_s: int,
+) -> None:
+    """Joins the processes of a run, by JAX's own runtime, before anything else is done with JAX.
+
+    Args:
+        mode: 'on': whatever is not given, JAX finds out from the cluster (Cloud TPU, GKE, SLURM, Open MPI); 'auto':
+            the same if anything is given or the environment says that this is one process of several, else nothing;
+            'off': nothing.
+        coordinator_address: host:port, on which process 0 listens.
+        num_processes: of the run.
+        process_id: from 0.
+        timeout_s: for all to come together. Past it, the process says so and ends.
+        heartbeat_timeout_s: a process not heard of for this long is taken for dead, and the others end.
+
+    Raises:
+        ValueError: if what is given is not enough or makes no sense.
+    """
+    given = (coordinator_address, num_processes, process_id)
+    if mode == "off" or (mode == "auto" and given == (None, None, None) and not _several_tasks(os.environ)):
+        return
+    name = "This process" if process_id is None else f"Process {process_id} of {num_processes}"
+
+    def give_up() -> None:
+        # JAX would abort with a stack trace of its C++ code.
+        where = coordinator_address or "the address that JAX found"
+        print(f"{name} did not meet the others at {where} within {timeout_s} s: are all started?", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(1)
+
+    # SIGTERM is ours (signals.py): agreed by the train step itself, it needs no service.
+    jax.config.update("jax_enable_preemption_service", False)
+    watchdog = threading.Timer(timeout_s, give_up)
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        jax.distributed.initialize(
+            *given,
+            initialization_timeout=timeout_s + 60,
+            heartbeat_timeout_seconds=heartbeat_timeout_s,
+            shutdown_timeout_seconds=_SHUTDOWN_S,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{name} cannot join a run of several: {str(error).splitlines()[0]} Give --coordinator_address, "
+            "--num_processes and --process_id, or --distributed=off."
+        ) from error
+    finally:
+        watchdog.cancel()
+
+
+def check_initialized() -> None:
+    """Refuses to be one of several without knowing: a Cloud TPU tells it only when its chips are opened.
+
+    Raises:
+        ValueError: if there are more processes than this, and `initialize` was not told.
+    """
+    if jax.process_count() > 1 and not jax.distributed.is_initialized():
+        raise ValueError(f"This is one of {jax.process_count()} processes; start each with --distributed=on.")
+
+
+def _several_tasks(environment: os._Environ[str] | dict[str, str]) -> bool:
+    """Whether a launcher that JAX knows started this process as one of several."""
+    hosts = environment.get("TPU_WORKER_HOSTNAMES", "").split(",")
+    slices = environment.get("MEGASCALE_NUM_SLICES", "1")
+    slurm = environment.get("SLURM_NTASKS", "1") if "SLURM_STEP_NODELIST" in environment else "1"
+    open_mpi = environment.get("OMPI_COMM_WORLD_SIZE", "1") if "OMPI_MCA_orte_hnp_uri" in environment else "1"
+    return len(hosts) > 1 or any(count != "1" for count in (slices, slurm, open_mpi))
+
+
+def is_primary() -> bool:
+    """Whether this is the process that writes: files, and lines on the terminal."""
+    return jax.process_index() == 0
+
+
+def leave(exit_code: int) -> None:
+    """After an error: ends one of several processes without waiting for the others, which end when they notice."""
+    if jax.process_count() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(exit_code)
+
+
+def together(function: Callable[[], Any]) -> Any:
+    """Calls `function()` on every process; where it raises a ValueError, OSError or Stopped on one, all raise.
+
+    Returns:
+        What it returned here.
+
+    Raises:
+        ProcessError: if it failed on another process, with the message from there.
+        signals.Stopped: if it was stopped on another.
+    """
+    if jax.process_count() == 1:
+        return function()
+    result, failure = None, None
+    try:
+        result = function()
+    except (ValueError, OSError, Stopped) as error:
+        failure = error
+    message = np.frombuffer(str(failure or "").encode()[:_MESSAGE_BYTES].ljust(_MESSAGE_BYTES, b"\0"), np.uint8)
+    code = np.int32(failure.exit_code if isinstance(failure, Stopped) else 0)
+    codes, messages = multihost_utils.process_allgather((code, message))
+    if failure:
+        raise failure
+    for process, (code, row) in enumerate(zip(codes, messages, strict=True)):
+        text = bytes(row).rstrip(b"\0").decode(errors="replace")
+        if code:
+            raise Stopped(text, int(code))
+        if text:
+            raise ProcessError(f"Process {process} failed: {text}")
+    return result
+
+
+def from_primary(tree: Any) -> Any:
+    """The pytree of arrays that process 0 gives; the others give one of the same shapes."""
+    return tree if jax.process_count() == 1 else multihost_utils.broadcast_one_to_all(tree)
