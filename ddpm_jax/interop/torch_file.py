@@ -12,6 +12,7 @@ import collections
 import io
 import math
 import pickle
+import pickletools
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,7 +41,7 @@ _DAMAGE = (
     EOFError,
     LookupError,
     MemoryError,
-    NotImplementedError,
+    RuntimeError,  # of a zip: encrypted, or packed as zipfile does not unpack; of a pickle: nested too deep
     TypeError,
 )
 
@@ -95,9 +96,24 @@ def _array(name: str, tensor: _Tensor, stored: bytes) -> np.ndarray:
     return np.lib.stride_tricks.as_strided(flat[offset:], shape, in_bytes, writeable=False).copy()
 
 
+def _unpickle(file: io.BufferedIOBase) -> Any:
+    """The object that is pickled next in the file.
+
+    Raises:
+        ValueError: if it numbers what it will refer to beyond its own length: Python's unpickler makes room for every
+            number below, so that six bytes can ask for gigabytes.
+    """
+    start = file.tell()
+    for opcode, argument, position in pickletools.genops(file):
+        if opcode.name.endswith("PUT") and argument > position - start:
+            raise ValueError(f"it numbers an object {argument} after {position - start} bytes")
+    file.seek(start)
+    return _Unpickler(file).load()
+
+
 def _load_tensors(file: io.BufferedIOBase) -> dict[str, _Tensor]:
     """Unpickles the object that was saved."""
-    tensors = _Unpickler(file).load()
+    tensors = _unpickle(file)
     if not isinstance(tensors, dict):
         raise ValueError(f"it holds a {type(tensors).__name__}, not a dictionary of tensors")
     for name, tensor in tensors.items():
@@ -124,7 +140,7 @@ def _read_zip(file: io.BufferedIOBase) -> dict[str, np.ndarray]:
 
 
 def _read_legacy(file: io.BufferedIOBase) -> dict[str, np.ndarray]:
-    magic, version, platform = (_Unpickler(file).load() for _ in range(3))
+    magic, version, platform = (_unpickle(file) for _ in range(3))
     if (magic, version) != (_LEGACY_MAGIC, _LEGACY_VERSION):
         raise ValueError("it is in none of torch.save's layouts")
     if not platform["little_endian"]:
@@ -132,7 +148,7 @@ def _read_legacy(file: io.BufferedIOBase) -> dict[str, np.ndarray]:
     tensors = _load_tensors(file)
     itemsize = {tensor.storage.key: np.dtype(tensor.storage.dtype).itemsize for tensor in tensors.values()}
     stored = {}
-    for key in _Unpickler(file).load():
+    for key in _unpickle(file):
         size = int.from_bytes(file.read(8), "little") * itemsize[key]
         stored[key] = file.read(size)
         if len(stored[key]) != size:

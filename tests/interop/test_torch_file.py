@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ddpm_jax.interop.torch_file import read_state_dict
 
@@ -103,3 +105,42 @@ def test_only_a_dictionary_of_tensors_is_read(saved, problem, tmp_path):
 def test_a_compressed_archive_is_refused(tmp_path):
     with pytest.raises(ValueError, match="compressed"):
         read_state_dict(write_zip(tmp_path / "w.pth", tensor(), compression=zipfile.ZIP_DEFLATED))
+
+
+@pytest.mark.parametrize("layout", ["legacy", "zip"])
+@pytest.mark.parametrize("opcode", [b"p268435455\n", b"r\xff\xff\xff\x0f"])  # 4 GiB, in Python's unpickler
+def test_a_pickle_that_asks_for_room_for_a_huge_number_of_objects_is_refused(layout, opcode, tmp_path):
+    path = tmp_path / "w.pth"
+    if layout == "zip":
+        write_zip(path, b"}" + opcode + b".")
+    else:
+        path.write_bytes(b"}" + opcode + b".")
+    with pytest.raises(ValueError, match="it numbers an object 268435455 after 1 bytes"):
+        read_state_dict(path)
+
+
+def test_an_encrypted_archive_is_refused(tmp_path):
+    path = write_zip(tmp_path / "w.pth", tensor())
+    content = bytearray(path.read_bytes())
+    for start, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):  # the flags of the first file, in both of its headers
+        content[content.index(start) + offset] |= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is encrypted"):
+        read_state_dict(path)
+
+
+@pytest.mark.filterwarnings("ignore:.*invalid")  # Python's, of damaged escapes in a pickled string
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda path: path.stem)
+@given(data=st.data())
+def test_a_damaged_file_is_read_or_refused_and_nothing_else(layout, data, tmp_path_factory):
+    content = bytearray(layout.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        start = data.draw(st.integers(0, len(content) - 1))
+        content[start : start + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=8))
+    path = tmp_path_factory.getbasetemp() / f"damaged_{layout.stem}.pth"
+    path.write_bytes(content)
+    try:
+        arrays = read_state_dict(path)
+    except ValueError:
+        return
+    assert all(isinstance(array, np.ndarray) for array in arrays.values())
