@@ -1,5 +1,6 @@
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,10 +23,20 @@ def make_step(model=MODEL, **changes):
     return functools.partial(training.train_step, **settings)
 
 
-def make_state(model=MODEL):
+@functools.cache
+def first_state(model):
     optimizer = training.make_optimizer(lr=1e-3, warmup_steps=2, clip_norm=1.0)
-    state = training.create_state(model, optimizer, rng=jax.random.key(1), image_shape=SHAPE)
-    return parallel.replicate(state)
+    rng = jax.random.key(1, impl="rbg")  # which compiles faster than the default
+    return jax.device_get(training.create_state(model, optimizer, rng=rng, image_shape=SHAPE))
+
+
+def make_state(model=MODEL):
+    return parallel.replicate(first_state(model))
+
+
+@functools.cache
+def unflipped_steps():
+    return parallel.pmap_train_steps(make_step(flip=False))
 
 
 def random_pixels(steps, batch_size=8):
@@ -91,14 +102,13 @@ def test_what_a_step_draws_is_uniform_in_t_and_normal_in_eps():
 
 def test_the_first_step_reports_the_loss_of_an_untrained_network_and_changes_nothing():
     """It predicts near 0 for the noise, so its loss is near 1; warm-up starts at learning rate 0."""
-    state = make_state()
-    before = jax.device_get(state)
-    state, metrics, _ = parallel.pmap_train_steps(make_step())(state, random_pixels(1, batch_size=64))
+    before = first_state(MODEL)
+    state, metrics, _ = unflipped_steps()(make_state(), random_pixels(1, batch_size=32))
     assert int(state.step) == 1
     assert_same_bits(state.params, before.params)
-    np.testing.assert_allclose(metrics.loss, [1.0], atol=0.05)
-    np.testing.assert_allclose(metrics.quarter_count.sum(), 64)
-    np.testing.assert_allclose(metrics.quarter_loss.sum() / 64, metrics.loss[0], rtol=1e-5)
+    np.testing.assert_allclose(metrics.loss, [1.0], atol=0.1)
+    np.testing.assert_allclose(metrics.quarter_count.sum(), 32)
+    np.testing.assert_allclose(metrics.quarter_loss.sum() / 32, metrics.loss[0], rtol=1e-5)
     np.testing.assert_allclose(metrics.param_norm[0], optax.tree.norm(before.params), rtol=1e-6)
 
 
@@ -124,21 +134,34 @@ def test_several_steps_a_dispatch_give_the_same_bits_and_compile_once():
 
 
 def test_training_lowers_the_loss_of_one_repeated_batch():
-    pixels = np.repeat(random_pixels(1, batch_size=16), 60, axis=0)
-    _, metrics, _ = parallel.pmap_train_steps(make_step(flip=False))(make_state(), pixels)
-    assert metrics.loss[-10:].mean() < 0.7 * metrics.loss[:3].mean()
+    pixels, state, losses = random_pixels(1, batch_size=32), make_state(), []
+    for _ in range(60):
+        state, metrics, _ = unflipped_steps()(state, pixels)
+        losses.append(float(metrics.loss[0]))
+    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:3])
+
+
+class Convolution(nn.Module):
+    """The least that looks at an image's left and right differently."""
+
+    @nn.compact
+    def __call__(self, x, t, *, train):
+        return nn.Conv(3, (1, 3))(x)
 
 
 def test_flipping_mirrors_some_images_from_left_to_right():
     """Flipped or not, symmetric images give the same loss, and others do not."""
+    model = Convolution()
+    params = model.init(jax.random.key(0), np.zeros((1, *SHAPE)), None, train=True)["params"]
+    optimizer = training.make_optimizer(lr=1e-3, warmup_steps=2, clip_norm=1.0)
+    state = training.TrainState(jnp.zeros((), jnp.int32), params, params, optimizer.init(params))
     asymmetric = random_pixels(1)
     symmetric = np.concatenate([asymmetric[..., :3, :], asymmetric[..., 2::-1, :]], axis=3)
     both = np.concatenate([symmetric, asymmetric])  # one step of each
     losses = []
     for flip in (False, True):
-        state = make_state()
-        trained = state.replace(params=jax.tree.map(lambda p: p + 0.05, state.params))  # so that it sees its input
-        _, metrics, _ = parallel.pmap_train_steps(make_step(flip=flip))(trained, both)
+        steps = parallel.pmap_train_steps(make_step(model, flip=flip))
+        _, metrics, _ = steps(parallel.replicate(jax.device_get(state)), both)  # copied, as it is donated
         losses.append(np.asarray(metrics.loss))
     assert losses[0][0] == losses[1][0]
     assert losses[0][1] != losses[1][1]
