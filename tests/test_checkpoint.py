@@ -1,5 +1,8 @@
 import contextlib
+import hashlib
+import json
 import logging
+import os
 import resource
 import shutil
 
@@ -149,6 +152,31 @@ def test_a_damaged_newest_checkpoint_is_named_set_aside_and_the_one_before_used(
     saved.save(make_state(20))  # the run comes by again
     saved.close()
     assert_state(opened(folder).restore(LIKE), make_state(20))
+
+
+@pytest.mark.parametrize("name", ["../../{}", "params/../../../{}", "{parent}/{}", "params/link"])
+def test_checksums_that_name_a_file_outside_are_damage_and_it_is_not_opened(folder, warnings_said, name):
+    """Not even one with the right checksum, nor a pipe, which would block."""
+    secret, pipe = folder.parent / "secret", folder.parent / "pipe"
+    secret.write_text("secret")
+    os.mkfifo(pipe)
+    for target in (secret, pipe):
+        link = folder / "20" / "params" / "link"
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+        checksums = json.loads((folder / "20" / "checksums.json").read_text())
+        checksums[name.format(target.name, parent=folder.parent)] = hashlib.sha256(b"secret").hexdigest()
+        (folder / "20" / "checksums.json").write_text(json.dumps(checksums))
+        with pytest.raises(checkpoint.UnreadableError, match=r"none can be read"):
+            checkpoint.restore_weights(folder, "params", LIKE.params, step=20)
+    assert all("which lies outside" in said for said in warnings_said() if "20" in said)
+    assert checkpoint.restore_weights(folder, "params", LIKE.params)[0] == 10
+
+
+@pytest.mark.parametrize("checksums", ["", "[]", '{"params/": 3}', '{"params/x": null}', "3"])
+def test_checksums_that_are_none_are_damage(folder, checksums):
+    (folder / "20" / "checksums.json").write_text(checksums)
+    assert checkpoint.restore_weights(folder, "params", LIKE.params)[0] == 10
 
 
 def test_a_save_that_was_killed_half_way_is_no_checkpoint(folder):
