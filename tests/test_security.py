@@ -210,3 +210,48 @@ def test_a_link_in_a_tar_to_a_file_of_ours_reads_nothing(tmp_path, packing):
         "image_folder", data_dir=str(path), image_size=(4, 4), channels=1, memory_limit_gib=1.0
     )  # fmt: skip
     np.testing.assert_array_equal(loaded.images, np.full((1, 4, 4, 1), 5))
+
+
+def packed(path, *members):
+    """A tar of (kind, bytes that the header claims, content); of a picture after them, too."""
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as tar:
+        for kind, size, content in (*members, (tarfile.REGTYPE, None, encode(Image.new("L", (4, 4), 5)))):
+            member = tarfile.TarInfo("good.png")
+            member.type, member.size = kind, len(content) if size is None else size
+            tar.fileobj.write(member.tobuf(tarfile.GNU_FORMAT))  # of a size that no octal number holds, too
+            tar.fileobj.write(content + bytes(-len(content) % tarfile.BLOCKSIZE))
+        tar.offset = tar.fileobj.tell()
+    return load("image_folder", data_dir=str(path), image_size=(4, 4), channels=1, memory_limit_gib=1.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "usual"),
+    [
+        (tarfile.XHDTYPE, b"17 path=long.png\n"),
+        (tarfile.XGLTYPE, b"16 comment=this\n"),
+        (tarfile.GNUTYPE_LONGNAME, b"long.png\0"),
+        (tarfile.GNUTYPE_LONGLINK, b"long.png\0"),
+    ],
+    ids=["pax", "global pax", "long name", "long link"],
+)
+@pytest.mark.parametrize("packing", ["tar", "tar.gz"])
+def test_a_header_that_claims_gigabytes_is_not_read_into_memory(tmp_path, kind, usual, packing):
+    with pytest.raises(ValueError, match=f"a header of {2**33} bytes"):
+        packed(tmp_path / f"a.{packing}", (kind, 2**33, bytes(1024)))
+    assert len(packed(tmp_path / f"b.{packing}", (kind, None, usual))) == 1
+
+
+@pytest.mark.parametrize("size", [-1024, -512, -1])
+@pytest.mark.parametrize("packing", ["tar", "tar.gz"])
+def test_a_size_below_zero_does_not_lead_back_for_ever(tmp_path, size, packing):
+    record = f" size={size}\n"
+    record = f"{len(record) + 2}{record}".encode()
+    with pytest.raises(ValueError, match="not a folder, nor a whole and readable tar"):
+        packed(tmp_path / f"a.{packing}", (tarfile.XHDTYPE, None, record))
+    with pytest.raises(ValueError, match="not a folder, nor a whole and readable tar"):
+        packed(tmp_path / f"b.{packing}", (tarfile.REGTYPE, size, b""))
+
+
+def test_headers_of_headers_without_end_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="readable tar of images .*recursion"):
+        packed(tmp_path / "a.tar", *[(tarfile.XHDTYPE, None, b"16 comment=this\n")] * 1000)

@@ -22,6 +22,11 @@ from ddpm_jax.data.source import Record, Records
 _log = logging.getLogger(__name__)
 _SPLITS = ("train", "test", "val", "valid", "validation")
 _MAX_FILE_BYTES = 2**29  # What Pillow agrees to decode has up to 2^28 bytes in 8-bit RGB.
+_MAX_HEADER_BYTES = 2**20  # A path has up to 4096.
+# Members of a tar that tarfile reads into memory when it lists: they hold a long name, or more about the next member.
+_HEADERS = (
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
+)  # fmt: skip
 
 
 def open_image_folder(data_dir: str, *, split: str) -> Records:
@@ -108,11 +113,25 @@ def _open_folder(root: str, *, split: str) -> Records:
     return Records(size=len(paths), class_names=class_names, name=lambda i: os.path.join(root, paths[i]), read=read)
 
 
+class _Member(tarfile.TarInfo):
+    """A member of a tar, refused if listing it would take much memory."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Member":
+        """Reads a header's block of 512 bytes."""
+        member = super().frombuf(buf, encoding, errors)
+        if member.type in _HEADERS and member.size > _MAX_HEADER_BYTES:
+            raise tarfile.TarError(f"a header of {member.size} bytes, where at most {_MAX_HEADER_BYTES} make sense")
+        return member
+
+
 def _list_tar(path: str, *, mode: str) -> dict[str, tuple[int, int]]:
     """Where the data of each file lies in the (unpacked) archive: name -> (offset, bytes)."""
     files, refused = {}, []
-    with tarfile.open(path, mode) as tar:
+    with tarfile.open(path, mode, tarinfo=_Member) as tar:
         for member in tar:
+            if member.size < 0:  # which would lead back to where we have been
+                raise tarfile.TarError(f"{member.name!r} has {member.size} bytes")
             name = posixpath.normpath(member.name)
             leads_out = name.startswith(("/", "../")) or name == ".."
             if member.isreg() and not member.issparse() and not leads_out and member.size <= _MAX_FILE_BYTES:
@@ -137,7 +156,7 @@ def _open_tar(path: str, *, split: str) -> Records:
             files, compressed = _list_tar(path, mode="r:"), False
         except tarfile.ReadError:
             files, compressed = _list_tar(path, mode="r:*"), True
-    except (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error) as error:
+    except (tarfile.TarError, EOFError, OSError, RecursionError, lzma.LZMAError, zlib.error) as error:
         reason = str(error).split("\n")[0].rstrip(":")
         raise ValueError(f"{path!r} is not a folder, nor a whole and readable tar of images ({reason}).") from error
     paths, classes = _select(list(files), split=split, where=path)
@@ -159,7 +178,7 @@ def _open_tar(path: str, *, split: str) -> Records:
 def _scan_tar(path: str, *, places: list[tuple[int, int]], labels: list[int]) -> Iterator[tuple[int, Record]]:
     """Reads the files at `places` in the order in which they lie in a compressed archive."""
     index_at = {offset: i for i, (offset, _) in enumerate(places)}
-    with tarfile.open(path) as tar:
+    with tarfile.open(path, tarinfo=_Member) as tar:
         for member in tar:
             i = index_at.get(member.offset_data)
             if i is not None and member.size == places[i][1]:
