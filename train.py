@@ -65,7 +65,7 @@ def train(config: ml_collections.ConfigDict, directory: Path) -> int:
         train_steps = opened.enter_context(
             profiling.Traced(
                 parallel.pmap_train_steps(train_step), steps=profiling.parse(settings.profile), start_step=start,
-                directory=directory / workdir.PROFILE,
+                directory=parallel.own_folder(directory / workdir.PROFILE),  # JAX names traces by the host
             )
         )  # fmt: skip
         progress = parallel.together(

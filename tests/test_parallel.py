@@ -94,6 +94,16 @@ def test_each_process_reads_its_own_rows(monkeypatch):
     assert rows == list(range(24))
 
 
+def test_each_of_several_processes_has_a_folder_of_its_own(monkeypatch, tmp_path):
+    assert parallel.own_folder(tmp_path) == tmp_path
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    folders = set()
+    for process in range(2):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        folders.add(parallel.own_folder(tmp_path))
+    assert folders == {tmp_path / "process_0", tmp_path / "process_1"}
+
+
 @pytest.mark.parametrize(
     ("environment", "several"),
     [

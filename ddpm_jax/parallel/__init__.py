@@ -28,6 +28,7 @@ from ddpm_jax.parallel.processes import (
     initialize,
     is_primary,
     leave,
+    own_folder,
     together,
 )
 
@@ -44,6 +45,7 @@ __all__ = [
     "local_rows",
     "lower_train_steps",
     "on_primary",
+    "own_folder",
     "pmap_batches",
     "pmap_train_steps",
     "replicate",

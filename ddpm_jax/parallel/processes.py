@@ -4,6 +4,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -99,6 +100,11 @@ def _several_tasks(environment: os._Environ[str] | dict[str, str]) -> bool:
 def is_primary() -> bool:
     """Whether this is the process that writes: files, and lines on the terminal."""
     return jax.process_index() == 0
+
+
+def own_folder(directory: Path) -> Path:
+    """Where each of several processes can write files of the same names; for one alone, `directory` itself."""
+    return directory if jax.process_count() == 1 else directory / f"process_{jax.process_index()}"
 
 
 def leave(exit_code: int) -> None:

@@ -32,10 +32,12 @@ def grid(folder):
 def test_a_run_is_the_same_on_one_device_four_and_two_processes_of_two(run, run_processes, trained, tmp_path):
     drawing = (*TINY, "--config.train.sample_every=12")
     run("train.py", *drawing, f"--workdir={tmp_path / '1x4'}", devices=4)
-    primary, other = run_processes("train.py", *drawing, f"--workdir={tmp_path / '2x2'}")
+    primary, other = run_processes("train.py", *drawing, f"--workdir={tmp_path / '2x2'}", "--config.train.profile=3:4")
     assert "4 cpu in 2 processes" in primary
     assert "step 12" not in other
     assert len(metrics(tmp_path / "2x2")) == 6
+    for process in ("process_0", "process_1"):
+        assert len(list((tmp_path / "2x2" / "profile" / process).rglob("*.xplane.pb"))) == 1
     for folder in (tmp_path / "1x4", tmp_path / "2x2"):
         assert_same_run(folder, trained)
     assert np.abs(grid(tmp_path / "1x4") - grid(tmp_path / "2x2")).max() <= 1
