@@ -23,7 +23,9 @@ from ddpm_jax.training import Metrics, NonFiniteError
 class Progress:
     """Collects the metrics of every step and reports their mean every `log_every` steps.
 
-    Metrics are looked at one dispatch late, so that the devices have work while the host waits.
+    Metrics are looked at one dispatch late, so that the devices have work while the host waits. The rate is measured
+    between such looks alone: when metrics are looked at at once, the devices may have finished them long before (on
+    the CPU, where a dispatch can return when all is done) or just now, and the time since the look before means little.
 
     Args:
         directory: the work folder. What metrics.jsonl says of steps after `start_step` is removed: they are redone.
@@ -50,8 +52,9 @@ class Progress:
             self._events = _open_events(directory / workdir.TENSORBOARD, purge_step=start_step + 1)
         self._waiting: tuple[int, Metrics] | None = None
         self._rows: list[Metrics] = []
-        self._clock: float | None = None  # started when the first dispatch, with its compilation, is done
-        self._timed_steps = 0
+        self._late_look: float | None = None  # the time of the last; the first has the compilation behind it
+        self._steps_since = 0
+        self._timed_steps, self._timed_seconds = 0, 0.0  # since the last report
 
     def add(self, step: int, metrics: Metrics) -> None:
         """Takes the metrics [K] of the dispatch that ended with `step`, and looks at those of the one before.
@@ -59,11 +62,14 @@ class Progress:
         Raises:
             NonFiniteError: if the loss or the gradient norm of a step is not finite.
         """
-        self.flush()
+        self._look(late=True)
         self._waiting = (step, metrics)
 
     def flush(self) -> None:
         """Looks at what `add` took last. After it, no step so far was other than finite."""
+        self._look(late=False)
+
+    def _look(self, *, late: bool) -> None:
         if self._waiting is None:
             return
         (last, stacked), self._waiting = self._waiting, None
@@ -77,12 +83,18 @@ class Progress:
                     raise NonFiniteError(f"The {name} of step {step} is {value}")
             if self._file:
                 self._rows.append(row)
-        if self._clock is None:
-            self._clock = time.perf_counter()
-        else:
-            self._timed_steps += count
+        self._steps_since += count
+        if late:
+            self._time()
         if self._file and (last % self._log_every == 0 or last == self._num_steps):
             self._report(last)
+
+    def _time(self) -> None:
+        now = time.perf_counter()
+        if self._late_look is not None:
+            self._timed_steps += self._steps_since
+            self._timed_seconds += now - self._late_look
+        self._late_look, self._steps_since = now, 0
 
     def note(self, step: int, values: dict[str, float]) -> None:
         """Writes down what was measured of the model after a step."""
@@ -98,8 +110,8 @@ class Progress:
         """Time spent inside does not count as training."""
         begin = time.perf_counter()
         yield
-        if self._clock is not None:
-            self._clock += time.perf_counter() - begin
+        if self._late_look is not None:
+            self._late_look += time.perf_counter() - begin
 
     def close(self) -> None:
         """Writes out what is buffered."""
@@ -110,8 +122,7 @@ class Progress:
                 self._events.close()
 
     def _report(self, step: int) -> None:
-        seconds = time.perf_counter() - self._clock
-        rate = self._timed_steps / seconds if self._timed_steps else None
+        rate = self._timed_steps / self._timed_seconds if self._timed_steps else None
         rows: Metrics = jax.tree.map(lambda *values: np.stack(values), *self._rows)
         quarters, counts = rows.quarter_loss.sum(axis=0), rows.quarter_count.sum(axis=0)
         values = {
@@ -123,7 +134,7 @@ class Progress:
             "steps_per_s": rate,
             "images_per_s": rate and rate * self._batch_size,
         }
-        self._rows, self._timed_steps, self._clock = [], 0, time.perf_counter()
+        self._rows, self._timed_steps, self._timed_seconds = [], 0, 0.0
         self._unwritten += f"{json.dumps({'step': step, **values})}\n".encode()
         self._write_out(values, step=step)
         left = f", {datetime.timedelta(seconds=round((self._num_steps - step) / rate))} left" if rate else ""

@@ -3,6 +3,7 @@ import json
 import resource
 import struct
 
+import jax
 import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -11,11 +12,11 @@ from ddpm_jax.progress import Progress
 from ddpm_jax.training import Metrics, NonFiniteError
 
 
-def make(folder, start_step=0, log_every=4):
+def make(folder, start_step=0, log_every=4, num_steps=8):
     return Progress(
         folder,
         start_step=start_step,
-        num_steps=8,
+        num_steps=num_steps,
         batch_size=3,
         log_every=log_every,
         learning_rate=lambda step: step / 10,
@@ -54,6 +55,42 @@ def test_a_row_holds_the_means_over_its_steps(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "step 8/8  loss 6.5000" in said
     assert "0:00:00 left" in said
+
+
+@pytest.mark.parametrize("dispatches", [1, 2, 3, 4, 9])
+@pytest.mark.parametrize("log_every", [2, 4])
+@pytest.mark.parametrize("at_once", [(), (3, 4, 6)])  # where a checkpoint is saved
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_a_rate_is_that_of_the_devices_or_none(tmp_path, monkeypatch, dispatches, log_every, at_once, asynchronous):
+    """By a clock of our own: two steps take four seconds, a compilation before the first 90, another pause 50."""
+    now, done = 0.0, {}
+
+    def device_get(metrics):
+        nonlocal now
+        now = max(now, done[id(metrics)])
+        return metrics
+
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+    monkeypatch.setattr(jax, "device_get", device_get)
+    progress, busy_until, metrics = make(tmp_path, log_every=log_every, num_steps=2 * dispatches), 0.0, []
+    for k in range(1, dispatches + 1):
+        now += 90.0 if k == 1 else 0.25
+        metrics.append(stacked(1.0, 2.0))
+        busy_until = done[id(metrics[-1])] = max(now, busy_until) + 4.0
+        now = now if asynchronous else busy_until
+        progress.add(2 * k, metrics[-1])
+        if k in at_once or k == dispatches:
+            progress.flush()
+        if k in at_once:
+            with progress.paused():
+                now += 50.0
+    progress.close()
+    rates = [row["steps_per_s"] for row in rows(tmp_path)]
+    assert len(rates) == (2 * dispatches + log_every - 1) // log_every
+    known = [rate for rate in rates if rate is not None]
+    assert known == pytest.approx([0.5] * len(known), rel=0.15)
+    assert len(known) >= (dispatches - len(at_once) - 1) * 2 // log_every - 1
+    assert known or dispatches < 3
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
