@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ddpm_jax import sampling
 from ddpm_jax.diffusion import DenoiseFn, Process, prior_bpd, q_sample, vb_terms_bpd
 
 
@@ -47,11 +48,6 @@ def bpd_term(
     return term, jnp.mean((x_0_pred - x_0) ** 2, axis=(1, 2, 3))
 
 
-def _noise(keys: jax.Array, t: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """The noise [B, H, W, C] that an image with this key meets at t: that of `fold_in(key, t)`."""
-    return jax.vmap(lambda key, t: jax.random.normal(jax.random.fold_in(key, t), shape))(keys, t)
-
-
 def bpd_loop(process: Process, denoise_fn: DenoiseFn, *, x_0: jax.Array, keys: jax.Array, clip: bool = True) -> Bound:
     """Every term of the bound (Eq. 5), each at an x_t of its own: one scan over T timesteps.
 
@@ -66,7 +62,7 @@ def bpd_loop(process: Process, denoise_fn: DenoiseFn, *, x_0: jax.Array, keys: j
 
     def step(carry: None, t: jax.Array) -> tuple[None, tuple[jax.Array, jax.Array]]:
         batch_t = jnp.full(keys.shape, t)  # [B]
-        eps = _noise(keys, batch_t, x_0.shape[1:])
+        eps = sampling.noise(keys, t, x_0.shape[1:])
         return carry, bpd_term(process, denoise_fn, x_0=x_0, t=batch_t, eps=eps, clip=clip)
 
     _, (terms, mse) = jax.lax.scan(step, None, jnp.arange(process.num_timesteps))  # [T, B]
@@ -130,7 +126,7 @@ def bpd_estimate(
 
     def step(total: jax.Array, stratum: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         t, size = stratum
-        eps = _noise(keys, t, x_0.shape[1:])
+        eps = sampling.noise(keys, t, x_0.shape[1:])
         term, _ = bpd_term(process, denoise_fn, x_0=x_0, t=t, eps=eps, clip=clip)
         return total + size * term, None
 

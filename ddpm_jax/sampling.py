@@ -23,8 +23,9 @@ def image_keys(seed: int, indices: jax.Array) -> jax.Array:
 
 
 def noise(keys: jax.Array, index: jax.Array | int, shape: tuple[int, int, int]) -> jax.Array:
-    """Standard normal noise number `index` of each key, [B, H, W, C]: that of step t for index t, x_T for index T."""
-    return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, index), shape))(keys)
+    """Standard normal noise number `index` (of all or [B]) of each key, [B, H, W, C]: of step t for t, x_T for T."""
+    indices = jnp.broadcast_to(index, keys.shape)
+    return jax.vmap(lambda key, index: jax.random.normal(jax.random.fold_in(key, index), shape))(keys, indices)
 
 
 def p_sample(

@@ -47,3 +47,14 @@ def fixed_denoise_fn(coefficients: np.ndarray, learned: bool = False):
         return jnp.concatenate([prediction, log_variance], axis=-1) if learned else prediction
 
     return denoise_fn
+
+
+def exact_denoise_fn(process, *, mean: float, deviation: float):
+    """The best prediction of eps from x_t, E[eps | x_t], for x_0 ~ N(mean, deviation^2) in each pixel."""
+
+    def denoise_fn(x_t, t):
+        alpha_cumprod = process.alphas_cumprod[t][:, None, None, None]
+        variance = alpha_cumprod * deviation**2 + 1.0 - alpha_cumprod
+        return jnp.sqrt(1.0 - alpha_cumprod) * (x_t - jnp.sqrt(alpha_cumprod) * mean) / variance
+
+    return denoise_fn

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from conftest import fixed_denoise_fn
+from conftest import exact_denoise_fn, fixed_denoise_fn
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,17 +14,7 @@ from ddpm_jax.schedule import beta_schedule
 
 MEAN, DEVIATION = 0.1, 0.2  # of Gaussian data, narrow enough that no pixel reaches the bins at both ends
 N, SHAPE = 300, (8, 8, 2)
-
-
-def gaussian_denoise_fn(process):
-    """E[eps | x_t] for x_0 ~ N(MEAN, DEVIATION^2) in each pixel."""
-
-    def denoise_fn(x_t, t):
-        alpha_cumprod = process.alphas_cumprod[t][:, None, None, None]
-        variance = alpha_cumprod * DEVIATION**2 + 1.0 - alpha_cumprod
-        return jnp.sqrt(1.0 - alpha_cumprod) * (x_t - jnp.sqrt(alpha_cumprod) * MEAN) / variance
-
-    return denoise_fn
+gaussian_denoise_fn = functools.partial(exact_denoise_fn, mean=MEAN, deviation=DEVIATION)
 
 
 def gaussian_images(n=N):

@@ -4,23 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import fixed_denoise_fn
+from conftest import exact_denoise_fn, fixed_denoise_fn
 
 from ddpm_jax import diffusion, sampling
 from ddpm_jax.schedule import beta_schedule
 
 MEAN, DEVIATION = 0.3, 0.5  # of the Gaussian data whose best denoiser is known
-
-
-def gaussian_denoise_fn(process):
-    """E[eps | x_t] for x_0 ~ N(MEAN, DEVIATION^2) in each pixel."""
-
-    def denoise_fn(x_t, t):
-        alpha_cumprod = process.alphas_cumprod[t][:, None, None, None]
-        variance = alpha_cumprod * DEVIATION**2 + 1.0 - alpha_cumprod
-        return jnp.sqrt(1.0 - alpha_cumprod) * (x_t - jnp.sqrt(alpha_cumprod) * MEAN) / variance
-
-    return denoise_fn
+gaussian_denoise_fn = functools.partial(exact_denoise_fn, mean=MEAN, deviation=DEVIATION)
 
 
 @pytest.mark.parametrize("mean_type", ["xprev", "xstart", "eps"])
