@@ -17,7 +17,6 @@ import optax
 from absl import flags
 from ml_collections import config_flags
 
-from configs import default
 from ddpm_jax import (
     checkpoint,
     command,
@@ -110,7 +109,7 @@ def checked(config: ml_collections.ConfigDict) -> experiment.Experiment:
     Raises:
         ValueError: if it is wrong, or the batch does not fit the devices.
     """
-    experiment.check(config, default.get_config())
+    experiment.check(config)
     settings = config.train
     parallel.check_batch_size("train.batch_size", settings.batch_size, microbatches=settings.microbatches)
     return experiment.make(config)

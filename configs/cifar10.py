@@ -10,8 +10,8 @@ The data: python -m ddpm_jax.data prepare cifar10, or the images themselves in a
 
 import ml_collections
 
-from configs import default
+from ddpm_jax import defaults
 
 
 def get_config() -> ml_collections.ConfigDict:
-    return default.get_config()  # which is the paper's CIFAR-10 model
+    return defaults.get_config()  # which is the paper's CIFAR-10 model

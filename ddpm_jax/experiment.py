@@ -1,11 +1,12 @@
 """A config: what is wrong with it, what it describes, and how it is written down.
 
-The settings and their defaults stand in configs/default.py. Here they are checked and unpacked, so that the library
-receives plain arguments.
+The settings and their defaults stand in defaults.py. Here they are checked and unpacked, so that the rest of the
+library receives plain arguments.
 """
 
 import dataclasses
 import difflib
+import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from ddpm_jax import data, diffusion, profiling, sampling, schedule, unet
+from ddpm_jax import data, defaults, diffusion, profiling, sampling, schedule, unet
 
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -33,6 +34,13 @@ _AT_LEAST = {
     "train.sample_every": 0, "train.eval_every": 0, "train.eval_samples": 2, "train.keep": 1, "train.keep_period": 0,
     "sample.num_samples": 1, "sample.batch_size": 1, "data.memory_limit_gib": 0,
 }  # fmt: skip
+# Far beyond what makes sense: a config may be somebody else's, and nothing is to be built that takes all memory.
+_AT_MOST = {
+    "diffusion.num_timesteps": 10**6, "model.ch": 2**14, "model.num_res_blocks": 2**6, "train.batch_size": 2**20,
+    "train.steps_per_dispatch": 10**5, "sample.num_samples": 10**9, "sample.batch_size": 2**20,
+}  # fmt: skip
+_LARGEST = 10**15  # of all other numbers
+_SIDE, _LEVELS, _MULT = 2**16, 16, 2**6  # of images in pixels, of resolutions, of their width
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,34 +115,49 @@ def make(config: ml_collections.ConfigDict) -> Experiment:
     return experiment
 
 
-def check(config: ml_collections.ConfigDict, default: ml_collections.ConfigDict) -> None:
-    """Refuses a config that has not the fields of `default`, of its types and in their ranges.
+def check(config: ml_collections.ConfigDict) -> None:
+    """Refuses a config that has not the fields of the default one, of its types and in their ranges.
 
     Raises:
-        ValueError: naming every field that is wrong, and for an unknown one the nearest that exists.
+        ValueError: naming the fields that are wrong, and for an unknown one the nearest that exists.
     """
-    given, known = dict(_flatten(config)), dict(_flatten(default))
-    problems = [f"{name} is missing" for name in known if name not in given]
+    _refuse(_wrong_fields(config.to_dict()))
+    _refuse(_unfitting(config))
+
+
+def _refuse(problems: Iterator[str]) -> None:
+    if first := list(itertools.islice(problems, 20)):
+        raise ValueError("The config is wrong: " + "; ".join(first) + ".")
+
+
+def _wrong_fields(sections: dict[str, Any]) -> Iterator[str]:
+    given, known = dict(_flatten(sections)), dict(_flatten(defaults.get_config().to_dict()))
+    yield from (f"{name} is missing" for name in known if name not in given)
     for name, value in given.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-            problems.append(f"{name} is no setting; the nearest is {near}")
-        elif type(value) is not type(known[name]) and not (type(known[name]) is float and type(value) is int):
-            wanted = type(known[name]).__name__
-            problems.append(f"{name}={value!r} must be of type {wanted}, like {known[name]!r}")
-        elif value != value or (name in _AT_LEAST and value < _AT_LEAST[name]):  # NaN, or too small
-            problems.append(f"{name}={value!r} must be at least {_AT_LEAST.get(name, 0)}")
-    if not problems:
-        problems = list(_unfitting(config))
-    if problems:
-        raise ValueError("The config is wrong: " + "; ".join(problems) + ".")
+            (near,) = difflib.get_close_matches(name[:50], known, n=1, cutoff=0.0)
+            yield f"{name[:50]} is no setting; the nearest is {near}"
+            continue
+        kind, least, most = type(known[name]), _AT_LEAST.get(name, -_LARGEST), _AT_MOST.get(name, _LARGEST)
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            yield f"{name}={value!r:.100} must be of type {kind.__name__}, like {known[name]!r}"
+        elif kind in (int, float) and not value >= least:  # NaN, too
+            yield f"{name}={value!r:.100} must be at least {least}"
+        elif kind in (int, float) and value > most:
+            yield f"{name}={value!r:.100} must be at most {most}"
 
 
 def _unfitting(config: ml_collections.ConfigDict) -> Iterator[str]:
     if config.model.dtype not in _DTYPES:
         yield f"model.dtype={config.model.dtype!r} must be one of {', '.join(_DTYPES)}"
-    if len(config.data.image_size) not in (1, 2) or not all(type(n) is int and n > 0 for n in config.data.image_size):
-        yield f"data.image_size={config.data.image_size} must be one or two positive integers: height, width"
+    if len(config.data.image_size) not in (1, 2) or not _all_in(config.data.image_size, _SIDE):
+        yield f"data.image_size={config.data.image_size!r:.100} must be one or two of 1..{_SIDE}: height, width"
+    if not 1 <= len(config.model.ch_mult) <= _LEVELS or not _all_in(config.model.ch_mult, _MULT):
+        yield f"model.ch_mult={config.model.ch_mult!r:.100} must be 1 to {_LEVELS} integers in 1..{_MULT}"
+    if not _all_in(config.model.attn_resolutions, _SIDE):
+        yield f"model.attn_resolutions={config.model.attn_resolutions!r:.100} must be integers in 1..{_SIDE}"
+    if not all(isinstance(name, str) for name in config.train.eval_metrics):
+        yield f"train.eval_metrics={config.train.eval_metrics!r:.100} must be names"
     if config.data.channels not in (1, 2, 3, 4):
         yield f"data.channels={config.data.channels} must be 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA)"
     if config.train.on_failed_save not in ("continue", "stop"):
@@ -159,9 +182,13 @@ def _unfitting(config: ml_collections.ConfigDict) -> Iterator[str]:
             )
 
 
+def _all_in(numbers: tuple, largest: int) -> bool:
+    return all(type(n) is int and 1 <= n <= largest for n in numbers)
+
+
 def differences(old: ml_collections.ConfigDict, new: ml_collections.ConfigDict) -> list[str]:
     """The settings in which `new` cannot continue what `old` began, as `name: old -> new`."""
-    before, after = dict(_flatten(old)), dict(_flatten(new))
+    before, after = dict(_flatten(old.to_dict())), dict(_flatten(new.to_dict()))
     return [
         f"{name}: {before.get(name)!r} -> {after.get(name)!r}"
         for name in sorted(before.keys() | after.keys())
@@ -175,17 +202,35 @@ def to_json(config: ml_collections.ConfigDict) -> str:
 
 
 def from_json(text: str) -> ml_collections.ConfigDict:
-    """Reads what `to_json` wrote: lists become the tuples that they were."""
-    sections = {
-        section: {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-        for section, fields in json.loads(text).items()
-    }
-    return ml_collections.ConfigDict(sections).lock()
+    """Reads what `to_json` wrote: lists become the tuples that they were.
+
+    A setting that it lacks is younger than what wrote it, and has its default.
+
+    Raises:
+        ValueError: if it is no config, or one that `check` refuses.
+    """
+    try:
+        read = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"The config is not JSON: {str(error).splitlines()[0]}.") from error
+    if not isinstance(read, dict):
+        raise ValueError(f"The config is a {type(read).__name__}, not settings by section and name.")
+    sections = defaults.get_config().to_dict()
+    for section, fields in read.items():
+        if isinstance(fields, dict):
+            as_tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+            sections[section] = sections.get(section, {}) | as_tuples
+        else:
+            sections[section] = fields
+    _refuse(_wrong_fields(sections))  # before ConfigDict meets names that it does not take
+    config = ml_collections.ConfigDict(sections).lock()
+    _refuse(_unfitting(config))
+    return config
 
 
-def _flatten(config: ml_collections.ConfigDict) -> Iterator[tuple[str, Any]]:
-    for section, fields in config.items():
-        if isinstance(fields, ml_collections.ConfigDict):
+def _flatten(sections: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for section, fields in sections.items():
+        if isinstance(fields, dict):
             yield from ((f"{section}.{name}", value) for name, value in fields.items())
         else:
             yield section, fields

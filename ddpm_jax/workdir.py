@@ -17,6 +17,7 @@ from ddpm_jax import checkpoint, experiment
 CONFIG, CHECKPOINTS, LOCK, METRICS, PROFILE, SAMPLES, TABLES, TENSORBOARD = (
     "config.json", "checkpoints", ".lock", "metrics.jsonl", "profile", "samples", "tables", "tensorboard",
 )  # fmt: skip
+_MAX_CONFIG_CHARACTERS = 2**16  # one has some 2000; of a longer file the rest is missed as JSON
 
 
 class Loaded(NamedTuple):
@@ -41,7 +42,7 @@ def load(workdir: str | os.PathLike, *, step: int | None = None, ema: bool | Non
 
     Raises:
         FileNotFoundError: if that is no work folder, or there is no checkpoint yet.
-        ValueError: if the checkpoints cannot be read.
+        ValueError: if its config is wrong, or the checkpoints cannot be read.
     """
     made = experiment.make(read_config(workdir))
     averaged = made.config.sample.ema if ema is None else ema
@@ -53,11 +54,20 @@ def load(workdir: str | os.PathLike, *, step: int | None = None, ema: bool | Non
 
 
 def read_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
-    """The config that the run was started with."""
+    """The config that the run was started with; settings that are younger than it have their defaults.
+
+    Raises:
+        FileNotFoundError: if that is no work folder.
+        ValueError: if its config is none, or wrong.
+    """
     path = Path(workdir) / CONFIG
     if not path.is_file():
         raise FileNotFoundError(f"{Path(workdir).absolute()} is no work folder: it has no {CONFIG}. Train there first.")
-    return experiment.from_json(path.read_text())
+    try:
+        with path.open() as file:
+            return experiment.from_json(file.read(_MAX_CONFIG_CHARACTERS))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def recent_loss(workdir: str | os.PathLike, step: int, *, reports: int = 10) -> float | None:

@@ -1,3 +1,4 @@
+import json
 import os
 
 import jax
@@ -12,9 +13,10 @@ from ddpm_jax import checkpoint, experiment, parallel, sampling, training, workd
 def run(tmp_path, tiny_config):
     """A work folder with one checkpoint, of step 0, whose averaged weights are the last ones plus 1."""
     made = experiment.make(tiny_config)
+    params = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.01, leaf.dtype), made.abstract_params())
+    ema_params = jax.tree.map(lambda p: p + 1.0, params)
     optimizer = training.make_optimizer(lr=1e-3, warmup_steps=0, clip_norm=1.0)
-    state = training.create_state(made.model, optimizer, rng=jax.random.key(0), image_shape=made.image_shape)
-    state = state.replace(ema_params=jax.tree.map(lambda p: p + 1.0, state.params))
+    state = training.TrainState(jnp.zeros((), jnp.int32), params, ema_params, optimizer.init(params))
     workdir.claim(tmp_path / "run", tiny_config)
     saved = checkpoint.Checkpoints(tmp_path / "run" / workdir.CHECKPOINTS, keep=1, keep_period=0)
     saved.save(parallel.replicate(state))
@@ -42,6 +44,71 @@ def test_the_weights_can_be_chosen(run, tiny_config):
 
 def test_a_folder_that_is_none_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"is no work folder: it has no config.json"):
+        workdir.load(tmp_path)
+
+
+def rewrite(folder, *, without=(), **changes):
+    """The config.json of a work folder, changed."""
+    path = folder / workdir.CONFIG
+    sections = json.loads(path.read_text())
+    for name in without:
+        section, field = name.split(".")
+        del sections[section][field]
+    for section, fields in changes.items():
+        sections[section] = sections.get(section, {}) | fields if isinstance(fields, dict) else fields
+    path.write_text(json.dumps(sections))
+
+
+def test_a_folder_of_before_a_setting_has_its_default(run, tiny_config):
+    folder, state = run
+    rewrite(folder, without=["sample.ema", "train.profile", "model.remat", "data.memory_limit_gib"])
+    loaded = workdir.load(folder)
+    assert loaded.weights == "ema"
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, state.ema_params)
+    workdir.check(folder, tiny_config)  # it can be continued, too
+    tiny_config.model.remat = True
+    with pytest.raises(ValueError, match="model.remat: False -> True"):
+        workdir.check(folder, tiny_config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(model=dict(ch=10**9)), "model.ch=1000000000 must be at most"),
+        (dict(diffusion=dict(num_timesteps=10**12)), "diffusion.num_timesteps=10+ must be at most"),
+        (dict(model=dict(ch="32")), "model.ch='32' must be of type int"),
+        (dict(model=dict(ch=None)), "model.ch=None must be of type int"),
+        (dict(model=dict(ch_mult=[[1]])), "model.ch_mult"),
+        (dict(model=dict(ch={"keys": {"a.b": 1}})), "model.ch={.* must be of type int"),
+        (dict(model=[1]), "model.ch is missing; .*model is no setting"),
+        (dict(optim={"lr.x": 1, "lock": 2}), "optim.lr.x is no setting; .*optim.lock is no setting"),
+        (dict(surprise=3), "surprise is no setting"),
+        (dict(surprise={"x" * 10_000: 3}), "surprise.xxx.* is no setting"),
+        (dict(surprise={str(i): 0 for i in range(9000)}), "JSON"),
+        (dict(diffusion=dict(schedule="cubic")), "Unknown schedule 'cubic'"),
+        (dict(diffusion=dict(mean_type="x")), "mean_type"),
+        (dict(data=dict(image_size=[9, 9]), model=dict(ch_mult=[1, 1])), "nearest size that can"),
+    ],
+)
+def test_a_config_that_is_wrong_is_refused_in_a_sentence(tmp_path, tiny_config, changes, message):
+    workdir.claim(tmp_path, tiny_config)
+    rewrite(tmp_path, **changes)
+    with pytest.raises(ValueError, match=message) as refused:
+        workdir.load(tmp_path)
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 2000
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", "\x00", "[" * 60_000, '{"model": ' * 9000, "1" * 5000])
+def test_a_config_that_is_none_is_refused_in_a_sentence(tmp_path, text):
+    (tmp_path / workdir.CONFIG).write_text(text)
+    with pytest.raises(ValueError, match=r"config.json: The config is .*\.$"):
+        workdir.load(tmp_path)
+
+
+def test_a_config_that_is_not_text_is_refused_in_a_sentence(tmp_path):
+    (tmp_path / workdir.CONFIG).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="config.json: .*decode"):
         workdir.load(tmp_path)
 
 

@@ -1,12 +1,14 @@
 """Every setting, with its default: the paper's CIFAR-10 model (Ho et al. 2020, Section 4 and Appendix B).
 
-An experiment imports this file and changes a few lines. Nothing else holds a default.
+An experiment in configs/ starts from here and changes a few lines. Nothing else holds a default. It is in the library,
+which must know the settings that a work folder may hold, and what those that it lacks were.
 """
 
 import ml_collections
 
 
 def get_config() -> ml_collections.ConfigDict:
+    """The settings, locked: no other can be added."""
     config = ml_collections.ConfigDict()
 
     config.data = ml_collections.ConfigDict()
