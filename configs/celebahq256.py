@@ -11,11 +11,11 @@ The data: python -m ddpm_jax.data prepare celeb_a_hq/256 says what it needs, or 
 
 import ml_collections
 
-from ddpm_jax import defaults
+from configs import default
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = defaults.get_config()
+    config = default.get_config()
     config.data.update(name="celeb_a_hq/256", image_size=(256, 256))
     config.diffusion.var_type = "fixedsmall"
     config.model.update(ch_mult=(1, 1, 2, 2, 4, 4), dropout=0.0)

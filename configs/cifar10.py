@@ -10,8 +10,8 @@ The data: python -m ddpm_jax.data prepare cifar10, or the images themselves in a
 
 import ml_collections
 
-from ddpm_jax import defaults
+from configs import default
 
 
 def get_config() -> ml_collections.ConfigDict:
-    return defaults.get_config()  # which is the paper's CIFAR-10 model
+    return default.get_config()  # which is the paper's CIFAR-10 model

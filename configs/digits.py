@@ -8,11 +8,11 @@ Run: python train.py --config=configs/digits.py --workdir=runs/digits
 
 import ml_collections
 
-from ddpm_jax import defaults
+from configs import default
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = defaults.get_config()
+    config = default.get_config()
     config.data.update(name="digits", image_size=(8, 8), channels=1, flip=False)
     config.model.update(ch=32, ch_mult=(1, 2), num_res_blocks=1, attn_resolutions=(4,), dropout=0.0)
     config.optim.update(lr=1e-3, warmup_steps=100, ema_decay=0.995, ema_warmup=True)
