@@ -1,46 +1,80 @@
-"""The convolution of the U-Net, with gradients that stay fast inside a compiled loop on the CPU.
+"""The convolution of the U-Net: XLA's own on accelerators; on the CPU, in float32, in the forms that are fast there.
 
-XLA's CPU backend brings the convolutions that differentiation makes into the one form that its fast routine knows
-(NHWC images, HWIO kernels), but only outside loops: inside a `lax.scan` a train step runs some 30 times slower.
-Written in that form from the start they cost the same in both places.
+Large 3x3 convolutions and their gradients go through `winograd`. For the gradients of others: XLA's CPU backend
+brings the convolutions that differentiation makes into the one form that its fast routine knows (NHWC images, HWIO
+kernels), but only outside loops: inside a `lax.scan` a train step runs some 30 times slower. Written in that form from
+the start they cost the same in both places.
 """
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ddpm_jax import winograd
+
 _NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+def conv(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: str, **options: Any) -> jax.Array:
+    """`lax.conv_general_dilated` of NHWC images and an HWIO kernel, as `flax.linen.Conv.conv_general_dilated`.
+
+    Equal to it in value, to float rounding: see `winograd`.
+
+    Raises:
+        ValueError: while tracing, if linen's `options` ask for dilation or groups.
+    """
+    _check(options)
+    return _fastest(x, kernel, tuple(strides), padding)
 
 
 def conv_for_training(
     x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: str, **options: Any
 ) -> jax.Array:
-    """`lax.conv_general_dilated` of NHWC images and an HWIO kernel, as `flax.linen.Conv.conv_general_dilated`.
-
-    Equal to it in value and gradient, but differentiable in reverse mode alone: use it where parameters are trained.
+    """As `conv`, with gradients as fast, but differentiable in reverse mode alone.
 
     Raises:
-        ValueError: while tracing, if linen's `options` ask for dilation or groups.
+        ValueError: as there.
     """
+    _check(options)
+    return _trained(x, kernel, tuple(strides), padding)
+
+
+def _check(options: dict[str, Any]) -> None:
     plain = dict(lhs_dilation=(1, 1), rhs_dilation=(1, 1), feature_group_count=1)
     if any(options.get(name, value) != value for name, value in plain.items()):
-        raise ValueError(f"conv_for_training is for plain convolutions; got {options}.")
-    return _conv(x, kernel, tuple(strides), padding)
+        raise ValueError(f"conv is for plain convolutions; got {options}.")
 
 
 def _plain(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: str) -> jax.Array:
     return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=_NHWC)
 
 
+def _fastest(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: str) -> jax.Array:
+    m = _tile(x, kernel, strides, padding)
+    plain = functools.partial(_plain, strides=strides, padding=padding)
+    on_cpu = plain if m is None else functools.partial(winograd.conv, m=m)
+    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
+
+
+def _tile(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: str) -> int | None:
+    if strides != (1, 1) or padding != "SAME" or x.dtype != jnp.float32:
+        return None
+    return winograd.tile(x.shape, kernel.shape)
+
+
 def _forward(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: str) -> tuple[jax.Array, tuple]:
-    return _plain(x, kernel, strides, padding), (x, kernel)
+    return _fastest(x, kernel, strides, padding), (x, kernel)
 
 
 def _backward(strides: tuple[int, int], padding: str, saved: tuple, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
     def automatic(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jax.vjp(lambda x, kernel: _plain(x, kernel, strides, padding), x, kernel)[1](dy)
+        plain = functools.partial(
+            lax.conv_general_dilated, window_strides=strides, padding=padding, dimension_numbers=_NHWC
+        )
+        return jax.vjp(plain, x, kernel)[1](dy)
 
     def canonical(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
         window, size = kernel.shape[:2], x.shape[1:3]
@@ -60,8 +94,14 @@ def _backward(strides: tuple[int, int], padding: str, saved: tuple, dy: jax.Arra
         )  # [in, h, w, out], with strides perhaps a row and a column too many
         return dx, jnp.transpose(dkernel[:, : window[0], : window[1]], (1, 2, 0, 3))
 
-    return lax.platform_dependent(*saved, dy, cpu=canonical, default=automatic)
+    def by_winograd(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+        turned = jnp.transpose(kernel[::-1, ::-1], (0, 1, 3, 2))
+        return winograd.conv(dy, turned, m=m), winograd.kernel_gradient(x, dy, m=m)
+
+    m = _tile(saved[0], saved[1], strides, padding)
+    on_cpu = canonical if m is None else by_winograd
+    return lax.platform_dependent(*saved, dy, cpu=on_cpu, default=automatic)
 
 
-_conv = jax.custom_vjp(_plain, nondiff_argnums=(2, 3))
-_conv.defvjp(_forward, _backward)
+_trained = jax.custom_vjp(_fastest, nondiff_argnums=(2, 3))
+_trained.defvjp(_forward, _backward)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax.convolution import conv_for_training
+from ddpm_jax import convolution
 
 GROUPS = 32  # of every group norm
 
@@ -34,7 +34,10 @@ _dense = functools.partial(nn.Dense, kernel_init=_init())
 
 def _conv3x3(out_ch: int, *, train: bool, **options: Any) -> nn.Conv:
     # SAME: a stride of 2 pads an even size after, not before (TensorFlow's rule).
-    options = dict(kernel_init=_init(), conv_general_dilated=conv_for_training if train else None) | options
+    options = (
+        dict(kernel_init=_init(), conv_general_dilated=convolution.conv_for_training if train else convolution.conv)
+        | options
+    )
     return nn.Conv(out_ch, kernel_size=(3, 3), padding="SAME", **options)
 
 
