@@ -27,9 +27,10 @@ class Cost(NamedTuple):
 def cost(lowered: jax.stages.Lowered) -> Cost:
     """Compiles the train step and reads what it needs.
 
-    The floating-point operations are those of the program before XLA optimizes it, so they do not depend on the kind
-    of device: some backends count none of those that they hand to a library. XLA counts the body of a loop once, so
-    they are those of one step of a dispatch.
+    The floating-point operations are those of the program before XLA optimizes it, as some backends count none of
+    those that they hand to a library. So they are the same on all accelerators; on a CPU they are fewer where
+    `winograd` takes the place of convolutions. XLA counts the body of a loop once: they are those of one step of a
+    dispatch.
     """
     memory = lowered.compile().memory_analysis()
     return Cost(
