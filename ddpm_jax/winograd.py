@@ -53,9 +53,9 @@ def tile(images: tuple[int, ...], kernel: tuple[int, ...]) -> int | None:
         kernel: the shape [h, w, in, out].
     """
     b, height, width, _ = images
-    if kernel[:2] != (3, 3) or min(kernel[2:]) < 64:
+    if kernel[:2] != (3, 3) or min(kernel[2:]) < 32:
         return None
-    for m, smallest in ((4, 16), (2, 8)):
+    for m, smallest in ((4, 16), (2, 4)):
         fits = min(height, width) >= smallest and height % m == width % m == 0
         if fits and b * (height // m) * (width // m) >= 64:
             return m
