@@ -3,18 +3,20 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow lint format clean
+.PHONY: help demo test test-slow bench lint format clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 PARITY := $(VENV)/parity
+BENCH := $(VENV)/bench
 DEMO := runs/demo
 
 help:
 	@echo 'make demo       train on handwritten digits and draw 100 of them: a few minutes on 2 cores'
 	@echo 'make test       the tests, but for the slow ones'
 	@echo 'make test-slow  the slow ones, some beside PyTorch, which it installs'
+	@echo 'make bench      how fast it is beside PyTorch, which it installs: most of an hour on 2 idle cores'
 	@echo 'make lint       what CI checks of the style; make format mends most of it'
 	@echo 'make clean      remove $(VENV) and caches; runs/ stays'
 
@@ -31,6 +33,9 @@ test: $(INSTALLED)
 
 test-slow: $(PARITY)
 	$(BIN)/python -m pytest -q -m slow
+
+bench: $(BENCH)
+	$(BIN)/python -m benchmarks
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -50,4 +55,8 @@ $(INSTALLED): requirements.txt setup.cfg pyproject.toml make_venv.sh
 
 $(PARITY): $(INSTALLED) requirements-parity.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-parity.txt
+	@touch $@
+
+$(BENCH): $(INSTALLED) requirements-bench.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
 	@touch $@

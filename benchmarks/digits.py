@@ -1,0 +1,93 @@
+"""The demonstration's model of 8x8 images, where overhead counts for as much as arithmetic: training, and sampling.
+
+python -m benchmarks.digits [--quick]
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import torch
+from diffusers import DDPMPipeline
+
+from benchmarks import command, torch_sampling, torch_training, torch_unet, workloads
+from benchmarks.report import Measured, Ratio, Report
+from benchmarks.timing import alternate, fastest, ratio
+from ddpm_jax import experiment, images, parallel, sampling
+
+
+def measure(*, quick: bool) -> Report:
+    """Steps a second with one and with several steps a dispatch; whole chains."""
+    config = workloads.digits(quick=quick)
+    found = Report(
+        "Digits: the small model",
+        dict(batch=config.train.batch_size, precision=config.model.dtype, timesteps=config.diffusion.num_timesteps),
+    )
+    _training(found, quick=quick)
+    for batch_size in (2,) if quick else (1, 16, 100):
+        _sampling(found, batch_size, quick=quick)
+    return found
+
+
+def _training(found: Report, *, quick: bool) -> None:
+    config = workloads.digits(quick=quick)
+    steps = config.train.steps_per_dispatch
+    batch = workloads.pixels(config, steps=steps)
+    one, several = workloads.Training(config), workloads.Training(config)
+    names = "ours, one step a dispatch", f"ours, {steps} steps a dispatch"
+    contenders: dict[str, Callable[[], object]] = {
+        names[0]: lambda: [one.run(batch[i : i + 1], dispatches=1) for i in range(steps)],
+        names[1]: lambda: several.run(batch, dispatches=1),
+    }
+    for name, variant in torch_unet.variants().items():
+        contenders[name] = _synchronized(torch_training.train_steps(one.made, variant), batch)
+    seconds = alternate(contenders, units=steps, repeats=2 if quick else 10).seconds
+    best = fastest(seconds, torch_unet.variants())
+    rates = {f"train, {name}": Measured([1 / value for value in values], "steps/s") for name, values in seconds.items()}
+    found.rows.update(rates)
+    found.ratios[f"training speed over the fastest PyTorch ({best})"] = Ratio(ratio(seconds[best], seconds[names[1]]))
+    found.ratios[f"{steps} steps a dispatch over one"] = Ratio(ratio(seconds[names[0]], seconds[names[1]]))
+
+
+def _synchronized(train_steps: Callable, batch) -> Callable[[], None]:
+    def run() -> None:
+        train_steps(batch)
+        torch_unet.synchronize()
+
+    return run
+
+
+def _sampling(found: Report, batch_size: int, *, quick: bool) -> None:
+    made = experiment.make(workloads.digits(quick=quick))
+    ours, theirs = f"sample {batch_size}, ours", f"sample {batch_size}, DDPMPipeline"
+    contenders = {ours: _chain(made, batch_size), theirs: _pipeline(made, batch_size)}
+    seconds = alternate(contenders, repeats=1 if quick else 3, warmups=0).seconds
+    found.add(seconds, "s")
+    found.ratios[f"sampling speed over DDPMPipeline, {batch_size} images"] = Ratio(
+        ratio(seconds[theirs], seconds[ours]), at_least=5.0
+    )
+
+
+def _chain(made: experiment.Experiment, batch_size: int) -> Callable[[], object]:
+    example = jnp.zeros((1, *made.image_shape)), jnp.zeros((1,), jnp.int32)
+    params = parallel.replicate(jax.jit(made.model.init)(jax.random.key(0), *example)["params"])
+    sample = parallel.pmap_batches(lambda params, keys: images.to_uint8(made.sample(params, keys)))
+    keys = sampling.image_keys(0, jnp.arange(batch_size))
+    return lambda: jax.device_get(sample(params, keys))
+
+
+def _pipeline(made: experiment.Experiment, batch_size: int) -> Callable[[], object]:
+    network, scheduler = torch_unet.make(made).eval(), torch_sampling.scheduler(made)
+    pipeline = DDPMPipeline(network, scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    steps = made.process.num_timesteps
+
+    @torch.inference_mode()
+    def draw() -> object:
+        return pipeline(batch_size=batch_size, num_inference_steps=steps, output_type="np").images
+
+    return draw
+
+
+if __name__ == "__main__":
+    command.run(measure)

@@ -1,0 +1,88 @@
+"""The machine: what it is, and how fast it multiplies large matrices, the limit of all else."""
+
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "torch", "diffusers")
+_ROOT = Path(__file__).parents[1]
+
+
+def on_gpu() -> bool:
+    """Whether JAX computes on a GPU."""
+    return jax.default_backend() == "gpu"
+
+
+def num_cores() -> int:
+    """The CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def describe() -> dict[str, Any]:
+    """What a result depends on besides the code: for the JSON."""
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "processor": _processor(),
+        "cores": num_cores(),
+        "python": platform.python_version(),
+        "versions": {name: version for name in _PACKAGES if (version := _version(name))},
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def slug() -> str:
+    """The device as part of a file name: 'cpu', 'nvidia_h200', 'nvidia_h200_x8'."""
+    name = re.sub("[^a-z0-9]+", "_", jax.devices()[0].device_kind.lower()).strip("_")
+    return name if name == "cpu" or jax.device_count() == 1 else f"{name}_x{jax.device_count()}"
+
+
+def matrix_product(dtype: str, *, quick: bool) -> tuple[Callable[[], object], float]:
+    """A large matrix product on one device, and its floating-point operations.
+
+    Args:
+        dtype: 'float32' (in full precision) or 'bfloat16'.
+        quick: a small one.
+    """
+    size = 256 if quick else 8192 if on_gpu() else 2048
+    count = 10 if on_gpu() else 1  # in one dispatch
+    a, b = (jax.random.normal(jax.random.key(seed), (size, size), dtype) / size**0.5 for seed in (0, 1))
+
+    @jax.jit
+    def multiply(a: jax.Array, b: jax.Array) -> jax.Array:
+        precision = "highest" if dtype == "float32" else None
+        return jax.lax.fori_loop(0, count, lambda _, a: jnp.matmul(a, b, precision=precision), a)
+
+    return lambda: jax.block_until_ready(multiply(a, b)), 2.0 * count * size**3
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

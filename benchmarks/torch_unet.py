@@ -1,0 +1,85 @@
+"""Theirs: the same network as `diffusers.UNet2DModel`, in the forms in which PyTorch may be fast."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import torch
+from diffusers import UNet2DModel
+
+from benchmarks import hardware
+from ddpm_jax import experiment
+from ddpm_jax.unet import GROUPS
+
+
+class Variant(NamedTuple):
+    """A way to run the network."""
+
+    channels_last: bool
+    compile_mode: str | None  # of torch.compile; None: eager
+
+
+def variants() -> dict[str, Variant]:
+    """The ways that are worth a try on this machine."""
+    found = {
+        "PyTorch eager": Variant(False, None),
+        "PyTorch eager, channels_last": Variant(True, None),
+        "torch.compile": Variant(False, "default"),
+        "torch.compile, channels_last": Variant(True, "default"),
+    }
+    if hardware.on_gpu():
+        found["torch.compile, CUDA graphs"] = Variant(True, "reduce-overhead")
+    return found
+
+
+def device() -> torch.device:
+    """The one that PyTorch computes on: JAX's."""
+    return torch.device("cuda" if hardware.on_gpu() else "cpu")
+
+
+def make(made: experiment.Experiment) -> UNet2DModel:
+    """The network of an experiment, as google/ddpm-cifar10-32 configures it for CIFAR-10.
+
+    Raises:
+        ValueError: if it has not as many parameters as ours.
+    """
+    model, height = made.config.model, made.image_shape[0]
+    attention = [height // 2**level in model.attn_resolutions for level in range(len(model.ch_mult))]
+    network = UNet2DModel(
+        sample_size=made.image_shape[:2],
+        in_channels=made.image_shape[-1],
+        out_channels=made.model.out_ch,
+        layers_per_block=model.num_res_blocks,
+        block_out_channels=tuple(model.ch * mult for mult in model.ch_mult),
+        down_block_types=tuple("AttnDownBlock2D" if attend else "DownBlock2D" for attend in attention),
+        up_block_types=tuple("AttnUpBlock2D" if attend else "UpBlock2D" for attend in reversed(attention)),
+        attention_head_dim=None,  # one head
+        dropout=model.dropout,
+        norm_num_groups=GROUPS,
+        norm_eps=1e-6,
+        downsample_padding=0,
+        flip_sin_to_cos=False,
+        freq_shift=1,
+    )
+    theirs = sum(parameter.numel() for parameter in network.parameters())
+    ours = sum(leaf.size for leaf in jax.tree.leaves(made.abstract_params()))
+    if theirs != ours:
+        raise ValueError(f"UNet2DModel has {theirs:,} parameters, and our network {ours:,}: not the same.")
+    return network.to(device())
+
+
+def arrange(network: UNet2DModel, variant: Variant) -> Callable:
+    """The network in the given form: (x_t [B, C, H, W], t) -> [B, C, H, W]."""
+    if variant.channels_last:
+        network.to(memory_format=torch.channels_last)
+
+    def apply(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return network(x, t, return_dict=False)[0]
+
+    return apply if variant.compile_mode is None else torch.compile(apply, mode=variant.compile_mode)
+
+
+def synchronize() -> None:
+    """Waits until all is computed."""
+    if hardware.on_gpu():
+        torch.cuda.synchronize()
