@@ -1,5 +1,6 @@
 """Long work on many rows, batch by batch into a file, that continues where a signal or a kill stopped it."""
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -55,7 +56,11 @@ class Rows:
         num_rows = len(self.array)
         if self._done:
             print(f"Continuing after {self._done} of {num_rows} images.")
-        with StopRequest() as stop, tqdm(total=num_rows, initial=self._done, unit="image", smoothing=0.0) as bar:
+        with (
+            StopRequest() as stop,
+            tqdm(total=num_rows, initial=self._done, unit="image", smoothing=0.0) as bar,
+            contextlib.suppress(Stopped),  # of what computes, which looks at the same request
+        ):
             while self._done < num_rows and not stop.exit_code:
                 numbers = np.arange(self._done, self._done + batch_size)
                 batch = np.asarray(compute(numbers))[: num_rows - self._done]

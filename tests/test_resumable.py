@@ -4,6 +4,7 @@ import signal
 import numpy as np
 import pytest
 
+from ddpm_jax import parallel
 from ddpm_jax.resumable import Rows
 from ddpm_jax.signals import Stopped
 
@@ -45,3 +46,18 @@ def test_rows_begun_with_other_settings_are_left_alone(tmp_path):
     with pytest.raises(ValueError, match=r"has not finished, with settings {'seed': 0, .*another path"):
         rows(tmp_path, seed=1)
     np.testing.assert_array_equal(rows(tmp_path, seed=0).array, np.ones((7, 2)))
+
+
+def test_a_signal_that_comes_before_the_devices_are_asked_keeps_the_batches_so_far_too(tmp_path):
+    spread = parallel.pmap_batches(lambda scale, numbers: scale * numbers)
+
+    def compute(numbers):
+        if 3 in numbers:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return np.repeat(spread(parallel.replicate(np.float32(2.0)), numbers)[:, None], 2, axis=1)
+
+    begun = rows(tmp_path)
+    with pytest.raises(Stopped, match="Stopped after 3 of 7 images; the same command continues") as stopped:
+        begun.fill(compute, batch_size=3)
+    assert stopped.value.exit_code == 143
+    assert begun.array[:3, 0].tolist() == [0.0, 2.0, 4.0]
