@@ -1,6 +1,8 @@
 """Checkpoints of the CIFAR-10 model: how long a save holds the step loop up, when it is safe on disk, and to restore.
 
-Beside `torch.save` of the same arrays, which holds the loop up for all of its time. The disk is that of --folder.
+Beside `torch.save` of the same arrays, which holds the loop up for all of its time. The disk is that of
+`tempfile` (TMPDIR chooses another).
+
 python -m benchmarks.checkpoints [--quick]
 """
 
@@ -45,7 +47,9 @@ def measure(*, quick: bool) -> Report:
         saved.close()
         arrays = [torch.from_numpy(np.array(leaf)) for leaf in jax.tree.leaves(training.state)]
         theirs = [_seconds(lambda: torch.save(arrays, Path(folder) / "arrays.pt")) for _ in range(saves)]
-        theirs_restored = [_seconds(lambda: torch.load(Path(folder) / "arrays.pt")) for _ in range(saves)]
+        theirs_restored = [
+            _seconds(lambda: torch.load(Path(folder) / "arrays.pt", weights_only=True)) for _ in range(saves)
+        ]
     found.add(
         {
             f"{steps} steps": plain,

@@ -22,48 +22,45 @@ _ROOT = Path(__file__).parents[1]
 def measure(*, quick: bool) -> Report:
     """Seconds, by `train.py` and `sample.py`."""
     found = Report("Cold start", {"from": "the command", "to": "the first report of a step, or the first samples"})
-    with tempfile.TemporaryDirectory() as folder:
-        experiments = {"digits": _digits(Path(folder))}
+    repeats = 1 if quick else 3
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        experiments = {"digits": _digits()}
         if not quick:
-            experiments["CIFAR-10 model"] = _cifar10(Path(folder))
-        for name, (train, sample) in experiments.items():
-            for what, arguments in ((f"{name}, first step", train), (f"{name}, first sample", sample)):
-                _compare(found, what, arguments, cache=Path(folder) / f"cache {what}", repeats=1 if quick else 3)
+            experiments["CIFAR-10 model"] = _cifar10(folder / "images")
+        for model, settings in experiments.items():
+            runs = [folder / f"{model} {i}" for i in range(1 + repeats)]
+            train = [["train.py", *settings, f"--workdir={run}"] for run in runs]
+            sample = [["sample.py", "--num_samples=1", f"--workdir={runs[0]}", f"--out={run}.npz"] for run in runs]
+            for what, commands in (("step", train), ("sample", sample)):
+                _compare(found, f"{model}, first {what}", commands, cache=folder / f"{model} {what}")
     return found
 
 
-def _digits(folder: Path) -> tuple[list[str], list[str]]:
-    train = ["train.py", "--config=configs/digits.py", "--config.train.log_every=10", "--config.train.num_steps=10"]
-    return train, ["sample.py", "--num_samples=1", f"--workdir={folder / 'digits'}"]
+def _digits() -> list[str]:
+    return ["--config=configs/digits.py", "--config.train.log_every=10", "--config.train.num_steps=10"]
 
 
-def _cifar10(folder: Path) -> tuple[list[str], list[str]]:
-    (folder / "images").mkdir()
+def _cifar10(images: Path) -> list[str]:
+    """On a CPU with a chain of 10 steps, as 1000 would take longer than all else."""
+    images.mkdir()
     for i in range(16):
         pixels = np.random.default_rng(i).integers(0, 256, (32, 32, 3), np.uint8)
-        Image.fromarray(pixels).save(folder / "images" / f"{i}.png")
-    gpu = hardware.on_gpu()
-    train = [
-        "train.py", "--config=configs/cifar10.py", "--config.data.name=image_folder",
-        f"--config.data.data_dir={folder / 'images'}", "--config.train.log_every=1", "--config.train.num_steps=1",
-        f"--config.train.batch_size={128 if gpu else 8}", f"--config.model.dtype={'bfloat16' if gpu else 'float32'}",
-        "--config.diffusion.num_timesteps=1000" if gpu else "--config.diffusion.num_timesteps=10",
+        Image.fromarray(pixels).save(images / f"{i}.png")
+    batch_size, dtype, timesteps = (128, "bfloat16", 1000) if hardware.on_gpu() else (8, "float32", 10)
+    return [
+        "--config=configs/cifar10.py", "--config.data.name=image_folder", f"--config.data.data_dir={images}",
+        "--config.train.log_every=1", "--config.train.num_steps=1", f"--config.train.batch_size={batch_size}",
+        f"--config.model.dtype={dtype}", f"--config.diffusion.num_timesteps={timesteps}",
     ]  # fmt: skip
-    return train, ["sample.py", "--num_samples=1", f"--workdir={folder / 'cifar10'}"]
 
 
-def _compare(found: Report, what: str, arguments: list[str], *, cache: Path, repeats: int) -> None:
-    """The first run fills the cache and is the one without; the next find it."""
-    folder = cache.parent / ("cifar10" if "CIFAR" in what else "digits")
-    times = []
-    for i in range(1 + repeats):
-        trained = arguments[0] == "train.py"
-        run = [*arguments, f"--workdir={folder if i == 0 else folder.with_name(f'{folder.name}_{i}')}"]
-        run = run if trained else [*arguments, f"--out={cache.parent / f'{cache.name} {i}.npz'}"]
-        times.append(_seconds(run, cache))
-    without, with_it = f"{what}, nothing kept", f"{what}, compiled programs kept"
-    found.rows[without], found.rows[with_it] = Measured(times[:1], "s"), Measured(times[1:], "s")
-    found.ratios[f"{what}: time saved by the cache"] = Ratio(1.0 - min(times[1:]) / times[0])
+def _compare(found: Report, what: str, commands: list[list[str]], *, cache: Path) -> None:
+    """The first command fills the cache and is the one without; the others find it full."""
+    first, *others = (_seconds(command, cache) for command in commands)
+    found.rows[f"{what}, nothing kept"] = Measured([first], "s")
+    found.rows[f"{what}, compiled programs kept"] = Measured(others, "s")
+    found.ratios[f"{what}: time saved by the cache"] = Ratio(1.0 - min(others) / first)
 
 
 def _seconds(arguments: list[str], cache: Path) -> float:

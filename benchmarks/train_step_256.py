@@ -20,9 +20,8 @@ def measure(*, quick: bool) -> Report:
             config = workloads.celebahq256(batch_size=batch_size)
             return train_step.compare("Train step, 256x256 model", config, quick=quick)
         except (jax.errors.JaxRuntimeError, torch.OutOfMemoryError) as error:
-            if batch_size == 1 or "out of memory" not in str(error).lower().replace(
-                "resource_exhausted", "out of memory"
-            ):
+            of_memory = isinstance(error, torch.OutOfMemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+            if batch_size == 1 or not of_memory:
                 raise
         batch_size //= 2
 

@@ -71,10 +71,7 @@ def _forward(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding:
 
 def _backward(strides: tuple[int, int], padding: str, saved: tuple, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
     def automatic(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
-        plain = functools.partial(
-            lax.conv_general_dilated, window_strides=strides, padding=padding, dimension_numbers=_NHWC
-        )
-        return jax.vjp(plain, x, kernel)[1](dy)
+        return jax.vjp(functools.partial(_plain, strides=strides, padding=padding), x, kernel)[1](dy)
 
     def canonical(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
         window, size = kernel.shape[:2], x.shape[1:3]
@@ -83,9 +80,13 @@ def _backward(strides: tuple[int, int], padding: str, saved: tuple, dy: jax.Arra
         before = [k - 1 - low for k, (low, _) in zip(window, pads, strict=True)]
         spread = [s * (n - 1) + 1 for s, n in zip(strides, dy.shape[1:3], strict=True)]
         after = [n + k - 1 - m - b for n, k, m, b in zip(size, window, spread, before, strict=True)]
-        turned = jnp.transpose(kernel[::-1, ::-1], (0, 1, 3, 2))  # [h, w, out, in]
         dx = lax.conv_general_dilated(
-            dy, turned, (1, 1), list(zip(before, after, strict=True)), lhs_dilation=strides, dimension_numbers=_NHWC
+            dy,
+            _turned(kernel),
+            (1, 1),
+            list(zip(before, after, strict=True)),
+            lhs_dilation=strides,
+            dimension_numbers=_NHWC,
         )
         # The kernel's gradient: channels of the image as the batch, dy as the kernel.
         as_images, as_kernel = jnp.transpose(x, (3, 1, 2, 0)), jnp.transpose(dy, (1, 2, 0, 3))
@@ -95,12 +96,16 @@ def _backward(strides: tuple[int, int], padding: str, saved: tuple, dy: jax.Arra
         return dx, jnp.transpose(dkernel[:, : window[0], : window[1]], (1, 2, 0, 3))
 
     def by_winograd(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
-        turned = jnp.transpose(kernel[::-1, ::-1], (0, 1, 3, 2))
-        return winograd.conv(dy, turned, m=m), winograd.kernel_gradient(x, dy, m=m)
+        return winograd.conv(dy, _turned(kernel), m=m), winograd.kernel_gradient(x, dy, m=m)
 
     m = _tile(saved[0], saved[1], strides, padding)
     on_cpu = canonical if m is None else by_winograd
     return lax.platform_dependent(*saved, dy, cpu=on_cpu, default=automatic)
+
+
+def _turned(kernel: jax.Array) -> jax.Array:
+    """By 180 degrees, and from its outputs to its inputs: [h, w, in, out] -> [h, w, out, in]."""
+    return jnp.transpose(kernel[::-1, ::-1], (0, 1, 3, 2))
 
 
 _trained = jax.custom_vjp(_fastest, nondiff_argnums=(2, 3))
