@@ -27,8 +27,6 @@ def _init(scale: float = 1.0) -> nn.initializers.Initializer:
 # Weights of the last layer of each branch start near, but not at, zero: official scale 1e-10.
 _NEAR_ZERO = _init(1e-10)
 
-# Two-pass statistics, in float32 whatever the compute dtype; contrib's epsilon.
-_norm = functools.partial(nn.GroupNorm, num_groups=GROUPS, epsilon=1e-6, use_fast_variance=False)
 _dense = functools.partial(nn.Dense, kernel_init=_init())
 
 
@@ -60,6 +58,35 @@ def timestep_embedding(t: jax.Array, dim: int) -> jax.Array:
     return jnp.pad(jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1), ((0, 0), (0, dim % 2)))
 
 
+class GroupNorm(nn.Module):
+    """Group norm (Wu and He 2018, arXiv:1803.08494) of 32 groups; [B, H, W, C] -> [B, H, W, C] of `dtype`.
+
+    Equal to `flax.linen.GroupNorm` with contrib's epsilon and two-pass statistics, in float32 whatever the dtype. It
+    sums over the pixels first, whole vectors of channels at a time, and then over the channels of each group: on a
+    CPU, where flax's takes a sixth of a small network's time, several times as fast.
+    """
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """C is a multiple of 32."""
+        channels = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+
+        def mean(values: jax.Array) -> jax.Array:
+            """Of the group that each channel is in, [B, H, W, C] -> [B, 1, 1, C]."""
+            of_channels = values.mean((1, 2), keepdims=True)
+            of_groups = of_channels.reshape(-1, 1, 1, GROUPS, channels // GROUPS).mean(-1)
+            return jnp.repeat(of_groups, channels // GROUPS, axis=-1)
+
+        centred = x.astype(jnp.float32)
+        centred -= mean(centred)
+        factor = jax.lax.rsqrt(mean(centred**2) + 1e-6) * scale[None, None, None, :]
+        return (centred * factor + bias[None, None, None, :]).astype(self.dtype)
+
+
 class ResnetBlock(nn.Module):
     """Two 3x3 convolutions with the timestep added between them; [B, H, W, in] -> [B, H, W, out_ch]."""
 
@@ -70,10 +97,10 @@ class ResnetBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, temb: jax.Array, train: bool = False) -> jax.Array:
         """x [B, H, W, in], temb [B, any]; with `train`, dropout needs an rng named 'dropout'."""
-        h = nn.swish(_norm(dtype=self.dtype, name="norm1")(x))
+        h = nn.swish(GroupNorm(self.dtype, name="norm1")(x))
         h = _conv3x3(self.out_ch, train=train, dtype=self.dtype, name="conv1")(h)
         h += _dense(self.out_ch, dtype=self.dtype, name="temb_proj")(nn.swish(temb))[:, None, None, :]
-        h = nn.swish(_norm(dtype=self.dtype, name="norm2")(h))
+        h = nn.swish(GroupNorm(self.dtype, name="norm2")(h))
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
         h = _conv3x3(self.out_ch, train=train, dtype=self.dtype, kernel_init=_NEAR_ZERO, name="conv2")(h)
         if x.shape[-1] != self.out_ch:
@@ -90,7 +117,7 @@ class AttnBlock(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Adds to each pixel what it attends to."""
         b, h, w, c = x.shape
-        normed = _norm(dtype=self.dtype, name="norm")(x)
+        normed = GroupNorm(self.dtype, name="norm")(x)
         q, k, v = (
             _dense(c, dtype=self.dtype, name=name)(normed).reshape(b, h * w, 1, c) for name in ("q", "k", "v")
         )  # [B, H*W, 1 head, C]
@@ -189,7 +216,7 @@ class UNet(nn.Module):
             if level > 0:
                 h = Upsample(self.dtype, name=f"up_{level}_upsample")(h, train)
 
-        h = nn.swish(_norm(dtype=self.dtype, name="norm_out")(h))
+        h = nn.swish(GroupNorm(self.dtype, name="norm_out")(h))
         h = _conv3x3(self.out_ch, train=train, dtype=self.dtype, kernel_init=_NEAR_ZERO, name="conv_out")(h)
         return h.astype(jnp.float32)
 

@@ -55,9 +55,8 @@ def tile(images: tuple[int, ...], kernel: tuple[int, ...]) -> int | None:
     b, height, width, _ = images
     if kernel[:2] != (3, 3) or min(kernel[2:]) < 32:
         return None
-    for m, smallest in ((4, 16), (2, 4)):
-        fits = min(height, width) >= smallest and height % m == width % m == 0
-        if fits and b * (height // m) * (width // m) >= 64:
+    for m, fewest_tiles in ((4, 96), (2, 64)):
+        if height % m == width % m == 0 and b * (height // m) * (width // m) >= fewest_tiles:
             return m
     return None
 

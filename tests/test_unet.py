@@ -1,3 +1,5 @@
+import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,8 +79,25 @@ def test_the_blocks_equal_the_official_ones(golden, name, make):
 def test_group_norm_sees_the_official_epsilon(golden):
     arrays = golden("layers")
     params = {"scale": arrays["params/group_norm/gamma"], "bias": arrays["params/group_norm/beta"]}
-    output = unet._norm().apply({"params": params}, arrays["group_norm/x"])
+    output = unet.GroupNorm().apply({"params": params}, arrays["group_norm/x"])
     np.testing.assert_allclose(output, arrays["group_norm/y"], rtol=0, atol=5e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("shape", [(3, 4, 6, 32), (2, 5, 3, 96), (1, 1, 1, 64)])
+def test_group_norm_and_its_gradients_equal_flax_s(shape, dtype):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(2.0, 3.0, shape), dtype)
+    params = {name: jnp.asarray(rng.normal(1.0, 0.5, shape[-1:]), jnp.float32) for name in ("scale", "bias")}
+    cotangent = jnp.asarray(rng.standard_normal(shape), dtype)
+    theirs = nn.GroupNorm(num_groups=32, epsilon=1e-6, use_fast_variance=False, dtype=dtype)
+
+    def value_and_gradients(norm):
+        y, vjp = jax.vjp(lambda params, x: norm.apply({"params": params}, x), params, x)
+        return y, vjp(cotangent)
+
+    tolerance = dict(rtol=1e-5, atol=1e-5) if dtype == jnp.float32 else dict(rtol=0.02, atol=0.02)
+    chex.assert_trees_all_close(value_and_gradients(unet.GroupNorm(dtype)), value_and_gradients(theirs), **tolerance)
 
 
 @pytest.mark.parametrize("dim", [32, 128, 33])
