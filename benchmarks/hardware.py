@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+_VARIABLES = ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES", "GLIBC_TUNABLES")  # on which a time depends
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "torch", "diffusers")
 _ROOT = Path(__file__).parents[1]
 
@@ -37,14 +38,16 @@ def describe() -> dict[str, Any]:
         "cores": num_cores(),
         "python": platform.python_version(),
         "versions": {name: version for name in _PACKAGES if (version := _version(name))},
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "variables": {name: os.environ[name] for name in _VARIABLES if os.environ.get(name)},
     }
 
 
 def slug() -> str:
-    """The device as part of a file name: 'cpu', 'nvidia_h200', 'nvidia_h200_x8'."""
+    """The devices as part of a file name: 'cpu', 'cpu_huge_pages' (of glibc), 'nvidia_h200', 'nvidia_h200_x8'."""
     name = re.sub("[^a-z0-9]+", "_", jax.devices()[0].device_kind.lower()).strip("_")
-    return name if name == "cpu" or jax.device_count() == 1 else f"{name}_x{jax.device_count()}"
+    count = f"_x{jax.device_count()}" if jax.device_count() > 1 else ""
+    huge = "_huge_pages" if "malloc.hugetlb" in os.environ.get("GLIBC_TUNABLES", "") else ""
+    return f"{name}{count}{huge}"
 
 
 def matrix_product(dtype: str, *, quick: bool) -> tuple[Callable[[], object], float]:

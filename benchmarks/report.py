@@ -64,12 +64,14 @@ def markdown(kept: dict[str, Any]) -> str:
     env = kept["environment"]
     device = f"{env['devices']} x {env['device']}" if env["devices"] > 1 else env["device"]
     settings = ", ".join(f"{name} {value}" for name, value in kept["settings"].items())
+    variables = "".join(f", {name}={value}" for name, value in env["variables"].items())
     begin, end = (f"{load:.1f}" for load in env["load_average"])
     lines = [
         f"## {kept['title']}",
         "",
-        f"{device}, {env['cores']} cores ({env['processor']}), {env['date']}, commit {env['commit'][:10] or 'unknown'}"
-        f"{' with changes' if env['dirty'] else ''}; load average {begin} before and {end} after. {settings}.",
+        f"{device}, {env['cores']} cores ({env['processor']}){variables}, {env['date']}, "
+        f"commit {env['commit'][:10] or 'unknown'}{' with changes' if env['dirty'] else ''}; "
+        f"load average {begin} before and {end} after. {settings}.",
         "",
         "| | best | median | worst | |",
         "|---|---:|---:|---:|---|",

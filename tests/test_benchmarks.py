@@ -14,7 +14,7 @@ def kept():
     found.ratios = {"fast": Ratio(1.5, at_least=1.2), "small": Ratio(0.5, at_most=0.03), "said": Ratio(7.0)}
     environment = dict(
         device="cpu", devices=2, processor="a processor", cores=2, date="2026-01-01", commit="", dirty=True,
-        load_average=[0.0, 1.0],
+        load_average=[0.0, 1.0], variables={"XLA_FLAGS": "--flag"},
     )  # fmt: skip
     return report.to_json(found, environment)
 
@@ -33,6 +33,7 @@ def test_the_table_says_what_is_best_and_what_was_missed(kept):
     assert "| small | 0.5 | ≤ 0.03: **missed** |" in text
     assert "| said | 7 |  |" in text
     assert "commit unknown with changes" in text
+    assert "2 cores (a processor), XLA_FLAGS=--flag, 2026-01-01" in text
 
 
 def test_the_tables_of_a_folder_stand_in_one_file(kept, tmp_path):
