@@ -31,7 +31,7 @@ def describe() -> dict[str, Any]:
     """What a result depends on besides the code: for the JSON."""
     return {
         "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", ":!benchmarks/results")),
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
         "processor": _processor(),
