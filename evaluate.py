@@ -29,13 +29,16 @@ import numpy as np
 from absl import flags
 
 from configs import cifar10
-from ddpm_jax import cache, command, compilation_cache, parallel, workdir
+from ddpm_jax import parallel
+from ddpm_jax.cli import app
 from ddpm_jax.evaluation import bound, image_sets, progressive, quality, record
 from ddpm_jax.evaluation.image_sets import ImageSet
 from ddpm_jax.evaluation.record import Score
 from ddpm_jax.metrics import inception
 from ddpm_jax.metrics.features import Extractor
 from ddpm_jax.paper import published, track
+from ddpm_jax.runs import workdir
+from ddpm_jax.runtime import cache, compilation_cache
 
 _PAPER_SAMPLES = 50_000
 _PROGRESSIVE = ("progressive", "progressive_classifier")
@@ -67,7 +70,7 @@ _NUM_IMAGES = flags.DEFINE_integer("num_images", None, "How many, at random. Def
 _NUM_TIMESTEPS = flags.DEFINE_integer(
     "num_timesteps", None, f"Of bpd_fast, an image. Default: {bound.FAST_TIMESTEPS}.", lower_bound=1
 )
-command.define_flags()
+app.define_flags()
 
 
 def chosen(metrics: tuple[str, ...]) -> list[str]:
@@ -297,4 +300,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    app.run(main)

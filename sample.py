@@ -19,8 +19,11 @@ from pathlib import Path
 
 from absl import flags
 
-from ddpm_jax import command, compilation_cache, parallel, sample_files, workdir
+from ddpm_jax import parallel
+from ddpm_jax.cli import app
 from ddpm_jax.paper import figures
+from ddpm_jax.runs import sample_files, workdir
+from ddpm_jax.runtime import compilation_cache
 
 _MODE = flags.DEFINE_enum("mode", "samples", ["samples", *figures.MODES], "What to draw.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a run of train.py.")
@@ -41,7 +44,7 @@ _CROP = flags.DEFINE_integer(
 _OUT = flags.DEFINE_string(
     "out", None, "Path of the .npz, or of the figure. Default: one in WORKDIR/samples, named by the settings."
 )
-command.define_flags()
+app.define_flags()
 flags.mark_flag_as_required("workdir")
 
 
@@ -70,4 +73,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    app.run(main)

@@ -17,28 +17,18 @@ import optax
 from absl import flags
 from ml_collections import config_flags
 
-from ddpm_jax import (
-    checkpoint,
-    command,
-    compilation_cache,
-    data,
-    dry_run,
-    experiment,
-    images,
-    parallel,
-    profiling,
-    sampling,
-    training,
-    workdir,
-)
+from ddpm_jax import data, images, parallel, sampling, training
+from ddpm_jax.cli import app
 from ddpm_jax.evaluation import monitor
-from ddpm_jax.progress import Progress
-from ddpm_jax.signals import Stopped, StopRequest
+from ddpm_jax.runs import checkpoint, dry_run, experiment, workdir
+from ddpm_jax.runs.metric_log import Progress
+from ddpm_jax.runtime import compilation_cache, profiling
+from ddpm_jax.runtime.signals import Stopped, StopRequest
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="The experiment: a file in configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder for all that this run writes.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what the run would be and need (memory, data), and leave.")
-command.define_flags()
+app.define_flags()
 flags.mark_flags_as_required(["config", "workdir"])
 
 
@@ -227,4 +217,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    app.run(main)

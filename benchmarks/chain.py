@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from benchmarks import command, hardware, torch_sampling, torch_unet, workloads
 from benchmarks.report import Ratio, Report
 from benchmarks.timing import alternate, fastest, ratio
-from ddpm_jax import experiment, parallel, sampling
+from ddpm_jax import parallel, sampling
+from ddpm_jax.runs import experiment
 
 OURS, CALLS, PRODUCT = "ours, the chain", "ours, U-Net calls alone", "matrix product"
 

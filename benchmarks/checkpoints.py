@@ -17,7 +17,8 @@ import torch
 
 from benchmarks import command, hardware, workloads
 from benchmarks.report import Ratio, Report
-from ddpm_jax import checkpoint, parallel
+from ddpm_jax import parallel
+from ddpm_jax.runs import checkpoint
 
 _EVERY = 5000  # steps, the default of train.checkpoint_every
 

@@ -13,7 +13,8 @@ from diffusers import DDPMPipeline
 from benchmarks import command, torch_sampling, torch_training, torch_unet, workloads
 from benchmarks.report import Measured, Ratio, Report
 from benchmarks.timing import alternate, fastest, ratio
-from ddpm_jax import experiment, images, parallel, sampling
+from ddpm_jax import images, parallel, sampling
+from ddpm_jax.runs import experiment
 
 
 def measure(*, quick: bool) -> Report:

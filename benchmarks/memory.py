@@ -7,7 +7,8 @@ import jax
 
 from benchmarks import command, hardware, workloads
 from benchmarks.report import Measured, Ratio, Report
-from ddpm_jax import checkpoint, dry_run, experiment, parallel
+from ddpm_jax import parallel
+from ddpm_jax.runs import checkpoint, dry_run, experiment
 from train import creator, make_step
 
 

@@ -6,7 +6,7 @@ import torch
 from diffusers import DDPMScheduler
 
 from benchmarks import torch_unet
-from ddpm_jax import experiment
+from ddpm_jax.runs import experiment
 
 
 def scheduler(made: experiment.Experiment) -> DDPMScheduler:

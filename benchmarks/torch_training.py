@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from benchmarks import torch_unet
-from ddpm_jax import experiment
+from ddpm_jax.runs import experiment
 
 
 def train_steps(made: experiment.Experiment, variant: torch_unet.Variant) -> Callable[[np.ndarray], torch.Tensor]:

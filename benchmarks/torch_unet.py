@@ -9,7 +9,7 @@ import torch._inductor.config
 from diffusers import UNet2DModel
 
 from benchmarks import hardware
-from ddpm_jax import experiment
+from ddpm_jax.runs import experiment
 from ddpm_jax.unet import GROUPS
 
 

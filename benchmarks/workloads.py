@@ -11,7 +11,8 @@ from benchmarks import hardware
 from configs import celebahq256 as celebahq256_config
 from configs import cifar10 as cifar10_config
 from configs import digits as digits_config
-from ddpm_jax import experiment, parallel
+from ddpm_jax import parallel
+from ddpm_jax.runs import experiment
 
 
 def cifar10(*, quick: bool) -> ml_collections.ConfigDict:

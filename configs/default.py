@@ -1,5 +1,5 @@
 """What every experiment is built on: all settings, with their defaults, from where the library has them too."""
 
-from ddpm_jax.defaults import get_config
+from ddpm_jax.runs.defaults import get_config
 
 __all__ = ["get_config"]

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax import convolution
+from ddpm_jax.ops import convolution
 
 GROUPS = 32  # of every group norm
 

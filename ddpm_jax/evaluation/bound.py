@@ -13,9 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax import data, images, likelihood, parallel, sampling, workdir
+from ddpm_jax import data, images, likelihood, parallel, sampling
 from ddpm_jax.paper import published
-from ddpm_jax.resumable import Rows
+from ddpm_jax.runs import workdir
+from ddpm_jax.runs.resumable import Rows
+from ddpm_jax.runtime import files
 
 FAST_TIMESTEPS = 20
 
@@ -81,7 +83,7 @@ def bound(task: Task) -> dict[str, Any]:
 
 def draw(task: Task, found: dict[str, Any]) -> Path:
     """Figure 5, of what `bound` found; returns its path."""
-    from ddpm_jax import plots
+    from ddpm_jax.paper import plots
 
     path = task.path("rate_distortion")
     path = path.with_name(f"{path.name}.png")
@@ -138,7 +140,7 @@ def _table(
 
     rows.fill(measure, batch_size=task.batch_size)
     found = {"settings": task.settings, **summarize(np.asarray(rows.array))}
-    workdir.write_atomically(file, json.dumps(found, indent=1) + "\n")
+    files.write_atomically(file, json.dumps(found, indent=1) + "\n")
     rows.remove()
     print(f"Written to {file}:")
     return found

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ddpm_jax import data, sample_files, workdir
-from ddpm_jax.experiment import Experiment
+from ddpm_jax import data
+from ddpm_jax.runs import sample_files, workdir
+from ddpm_jax.runs.experiment import Experiment
 
 # How a float image becomes the uint8 that is scored, here and in every .npz of ours: `images.to_uint8`.
 ROUNDING = "nearest of 0..255 to 127.5 (x + 1), half to even, clipped"

@@ -8,8 +8,8 @@ import numpy as np
 
 from ddpm_jax import images, likelihood, parallel, sampling
 from ddpm_jax.evaluation import bound, image_sets, quality
-from ddpm_jax.experiment import Experiment
 from ddpm_jax.metrics import inception
+from ddpm_jax.runs.experiment import Experiment
 
 _OF_SAMPLES = (*quality.INCEPTION, *quality.CLASSIFIER)
 METRICS = (*_OF_SAMPLES, "bpd_fast")

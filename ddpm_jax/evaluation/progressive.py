@@ -6,11 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from ddpm_jax import figures, parallel, sampling, workdir
+from ddpm_jax import parallel, sampling
 from ddpm_jax.evaluation import image_sets, quality
 from ddpm_jax.evaluation.quality import Reference
 from ddpm_jax.metrics.features import Extractor
-from ddpm_jax.resumable import Rows
+from ddpm_jax.paper import generation
+from ddpm_jax.runs import workdir
+from ddpm_jax.runs.resumable import Rows
+from ddpm_jax.runtime import files
 
 _POINTS = 11  # reverse steps 1, 101, ..., T of T = 1000
 
@@ -43,7 +46,7 @@ def table(
     Raises:
         signals.Stopped: if a signal asked for it.
     """
-    from ddpm_jax import plots
+    from ddpm_jax.paper import plots
 
     settings = quality.settings_of(extractor, image_sets.about_drawn(loaded, seed) | {"count": num_samples}, reference)
     kind = extractor.name.partition(":")[0]
@@ -61,7 +64,7 @@ def table(
             for k, t in enumerate(timesteps)
         ]
         found = {"settings": settings, "rows": rows}
-        workdir.write_atomically(path, json.dumps(found, indent=1) + "\n")
+        files.write_atomically(path, json.dumps(found, indent=1) + "\n")
         predicted.remove()
     picture = path.with_suffix(".png")
     plots.quality_by_step(picture, found["rows"], kind=kind, num_samples=num_samples)
@@ -73,10 +76,10 @@ def _draw(
 ) -> tuple[list[int], Rows]:
     """The K timesteps, falling, and the x_0 predicted at each of them: rows uint8 [N, K, H, W, C]."""
     made = loaded.experiment
-    timesteps = figures.evenly(made.process.num_timesteps, _POINTS)
+    timesteps = generation.evenly(made.process.num_timesteps, _POINTS)
     settings = dict(step=loaded.step, weights=loaded.weights, seed=seed, timesteps=timesteps)
     rows = Rows(path, settings=settings, shape=(num_samples, len(timesteps), *made.image_shape), dtype=np.uint8)
-    run, params = parallel.pmap_batches(figures.predictions(made, timesteps)), parallel.replicate(loaded.params)
+    run, params = parallel.pmap_batches(generation.predictions(made, timesteps)), parallel.replicate(loaded.params)
     rows.fill(lambda numbers: run(params, sampling.image_keys(seed, numbers)), batch_size=min(batch_size, num_samples))
     return timesteps, rows
 

@@ -15,14 +15,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ddpm_jax import cache, data, parallel
+from ddpm_jax import data, parallel
 from ddpm_jax.evaluation import image_sets
 from ddpm_jax.evaluation.image_sets import ImageSet
 from ddpm_jax.evaluation.record import Score
 from ddpm_jax.metrics import classifier, moments, scores
 from ddpm_jax.metrics.features import Extractor
 from ddpm_jax.metrics.precision_recall import precision_recall
-from ddpm_jax.resumable import Rows
+from ddpm_jax.runs.resumable import Rows
+from ddpm_jax.runtime import cache
 
 # With the features of Inception, as papers report them; and of a classifier, under names nobody mistakes for those.
 INCEPTION = ("fid", "is", "kid", "pr")

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ddpm_jax import workdir
+from ddpm_jax.runtime import files
 
 FILE = "metrics.json"
 
@@ -63,4 +63,4 @@ def write(file: Path, scores: list[Score], *, settings: dict[str, Any]) -> None:
     kept = [entry for entry in read(file) if entry["name"] not in names or entry["settings"] != settings]
     entries = kept + [{**score._asdict(), "settings": settings, "made": made} for score in scores]
     file.parent.mkdir(parents=True, exist_ok=True)
-    workdir.write_atomically(file, json.dumps(entries, indent=1) + "\n")
+    files.write_atomically(file, json.dumps(entries, indent=1) + "\n")

@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax.download import fetch, sha256
 from ddpm_jax.interop.torch_file import read_state_dict
 from ddpm_jax.metrics.features import Extractor, Features, fingerprint
+from ddpm_jax.runtime.download import fetch, sha256
 
 SIZE = 299  # pixels
 NUM_CLASSES = 1008

@@ -5,11 +5,12 @@ import json
 import sys
 from pathlib import Path
 
-from ddpm_jax import compilation_cache, workdir
 from ddpm_jax.evaluation import bound, image_sets, progressive, quality
 from ddpm_jax.metrics import inception
 from ddpm_jax.paper import figures, tables
-from ddpm_jax.resumable import Stopped
+from ddpm_jax.runs import workdir
+from ddpm_jax.runs.resumable import Stopped
+from ddpm_jax.runtime import compilation_cache, files
 
 _IMAGES = 1000  # of Figures 5 and 10
 
@@ -30,9 +31,9 @@ def write(folders: list[Path], out: Path, *, draw: bool) -> str:
             parts.append("\n".join([f"## Figures: {name}", "", *(f"![{Path(path).stem}]({path})\n" for path in paths)]))
     text = "\n\n".join(parts) + "\n"
     out.mkdir(parents=True, exist_ok=True)
-    workdir.write_atomically(out / "tables.md", text)
+    files.write_atomically(out / "tables.md", text)
     as_json = {"tables": [table.as_json() for table in found], "figures": pictures}
-    workdir.write_atomically(out / "tables.json", json.dumps(as_json, indent=1) + "\n")
+    files.write_atomically(out / "tables.json", json.dumps(as_json, indent=1) + "\n")
     return text
 
 

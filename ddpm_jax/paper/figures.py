@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ddpm_jax import figures, images, neighbours, parallel, sample_files, workdir
+from ddpm_jax import images, parallel
+from ddpm_jax.metrics import neighbours
+from ddpm_jax.paper import generation
+from ddpm_jax.runs import sample_files, workdir
 
 _FRAMES, _STRIP_COLUMNS = 51, 11
 _NEIGHBOURS, _NEIGHBOUR_ROWS = 8, 10
@@ -69,9 +72,9 @@ def draw(
 
 def progressive(loaded: workdir.Loaded, path: Path, **settings: int) -> None:
     """Figures 6 and 14: a strip and an animation of the predicted x_0."""
-    timesteps = figures.evenly(loaded.experiment.process.num_timesteps, _FRAMES)
+    timesteps = generation.evenly(loaded.experiment.process.num_timesteps, _FRAMES)
     params = parallel.replicate(loaded.params)
-    table = figures.progressive(loaded.experiment, params, timesteps=timesteps, **settings)  # [N, K, H, W, C]
+    table = generation.progressive(loaded.experiment, params, timesteps=timesteps, **settings)  # [N, K, H, W, C]
     _save_table(path, table[:, sorted(set(np.linspace(0, len(timesteps) - 1, _STRIP_COLUMNS).round().astype(int)))])
     animation = path.with_suffix(".webp")
     images.save_animation(animation, np.stack([images.grid(table[:, k]) for k in range(len(timesteps))]))
@@ -80,9 +83,9 @@ def progressive(loaded: workdir.Loaded, path: Path, **settings: int) -> None:
 
 def shared_latents(loaded: workdir.Loaded, path: Path, **settings: int) -> None:
     """Figure 7."""
-    num_steps = figures.parts(loaded.experiment.process.num_timesteps, (1.0, 0.75, 0.5, 0.25))
+    num_steps = generation.parts(loaded.experiment.process.num_timesteps, (1.0, 0.75, 0.5, 0.25))
     params = parallel.replicate(loaded.params)
-    _save_table(path, figures.shared_latents(loaded.experiment, params, num_steps=num_steps, **settings))
+    _save_table(path, generation.shared_latents(loaded.experiment, params, num_steps=num_steps, **settings))
 
 
 def interpolations(
@@ -98,9 +101,9 @@ def interpolations(
     else:
         indices = np.array([int(text) for text in sources])
     pairs = source.read(indices)[0].reshape(-1, 2, *made.image_shape)
-    draw = functools.partial(figures.interpolations, made, params, seed=seed, **settings)
-    _save_table(path, draw(pairs=pairs, num_steps=figures.parts(made.process.num_timesteps, (0.5,))))
-    eighths = figures.parts(made.process.num_timesteps, np.arange(9) / 8)
+    draw = functools.partial(generation.interpolations, made, params, seed=seed, **settings)
+    _save_table(path, draw(pairs=pairs, num_steps=generation.parts(made.process.num_timesteps, (0.5,))))
+    eighths = generation.parts(made.process.num_timesteps, np.arange(9) / 8)
     _save_table(path.with_stem(f"{path.stem}_coarse_to_fine"), draw(pairs=pairs[:1], num_steps=eighths))
 
 

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import ml_collections
 import numpy as np
 
-from ddpm_jax import workdir
 from ddpm_jax.evaluation import bound, record
 from ddpm_jax.paper import published
+from ddpm_jax.runs import workdir
 
 _LARGE_CH = 192  # of the larger LSUN Bedroom model; the other has 128
 

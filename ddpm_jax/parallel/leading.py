@@ -12,9 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from ddpm_jax import signals
 from ddpm_jax.parallel.devices import AXIS, local_rows, replicate, wait_on_cpu
 from ddpm_jax.parallel.processes import from_primary, is_primary, together
+from ddpm_jax.runtime import signals
 
 _functions = 0  # made on process 0 so far: the number of one tells its parameters from another's
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ddpm_jax.signals import Stopped
+from ddpm_jax.runtime.signals import Stopped
 
 _MESSAGE_BYTES = 2000
 _SHUTDOWN_S = 3600  # a process that is done waits that long for the one that still saves

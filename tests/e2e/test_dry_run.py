@@ -3,7 +3,7 @@ import re
 import jax
 import pytest
 
-from ddpm_jax import workdir
+from ddpm_jax.runs import workdir
 from e2e.conftest import TINY
 
 pytestmark = pytest.mark.slow

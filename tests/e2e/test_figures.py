@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 from scipy.spatial.distance import cdist
 
-from ddpm_jax import data, images, sampling, workdir
+from ddpm_jax import data, images, sampling
+from ddpm_jax.runs import workdir
 
 SIDE = 8  # of a digit
 

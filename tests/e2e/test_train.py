@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm_jax import workdir
+from ddpm_jax.runs import workdir
 from e2e.conftest import ROOT, TINY
 
 
@@ -106,7 +106,7 @@ def test_a_signal_saves_and_leaves_and_the_run_continues_to_the_same_bits(start,
 
 def test_a_second_ctrl_c_leaves_at_once():
     program = (
-        "import os, signal, sys; from ddpm_jax.signals import StopRequest\n"
+        "import os, signal, sys; from ddpm_jax.runtime.signals import StopRequest\n"
         "with StopRequest() as stop:\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    assert stop.exit_code == 130\n"

@@ -2,8 +2,8 @@ import jax
 import numpy as np
 import pytest
 
-from ddpm_jax import download
 from ddpm_jax.metrics import inception
+from ddpm_jax.runtime import download
 
 jitted = jax.jit(inception.apply)
 

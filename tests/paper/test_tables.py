@@ -5,10 +5,10 @@ import json
 import pytest
 
 from configs import cifar10, lsun_bedroom_large, table2_xprev_kl
-from ddpm_jax import experiment, workdir
 from ddpm_jax.evaluation import record
 from ddpm_jax.evaluation.record import Score
 from ddpm_jax.paper import published, tables
+from ddpm_jax.runs import experiment, workdir
 
 
 def drawn(step, count=50_000, seed=0, reference="cifar10:train"):

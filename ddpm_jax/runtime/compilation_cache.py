@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jax
 
-from ddpm_jax import cache
+from ddpm_jax.runtime import cache
 
 _MAX_BYTES = 4 * 2**30  # the train step of CIFAR-10 takes some megabytes
 

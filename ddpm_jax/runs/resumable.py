@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ddpm_jax import workdir
-from ddpm_jax.signals import Stopped, StopRequest
+from ddpm_jax.runtime import files
+from ddpm_jax.runs import workdir
+from ddpm_jax.runtime.signals import Stopped, StopRequest
 
 
 class Rows:
@@ -68,7 +69,7 @@ class Rows:
                 self.array.flush()
                 self._done += len(batch)
                 state = {"done": self._done, "settings": self._settings}
-                workdir.write_atomically(self._state, json.dumps(state) + "\n")
+                files.write_atomically(self._state, json.dumps(state) + "\n")
                 bar.update(len(batch))
         if self._done < num_rows:
             message = f"Stopped after {self._done} of {num_rows} images; the same command continues."

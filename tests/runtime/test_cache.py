@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from ddpm_jax import cache
+from ddpm_jax.runtime import cache
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch):

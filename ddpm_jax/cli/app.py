@@ -9,7 +9,7 @@ import jax
 from absl import app, flags, logging
 
 from ddpm_jax import parallel
-from ddpm_jax.signals import Stopped
+from ddpm_jax.runtime.signals import Stopped
 
 
 def define_flags() -> None:

@@ -7,7 +7,7 @@ import tempfile
 import urllib.request
 from pathlib import Path
 
-from ddpm_jax import cache
+from ddpm_jax.runtime import cache
 
 _TIMEOUT_SECONDS = 30
 _CHUNK_BYTES = 1 << 20

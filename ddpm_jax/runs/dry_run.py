@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import jax
 
-from ddpm_jax import experiment, parallel
+from ddpm_jax import parallel
+from ddpm_jax.runs import experiment
 
 
 class Cost(NamedTuple):

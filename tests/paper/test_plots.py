@@ -1,7 +1,7 @@
 import numpy as np
 from PIL import Image
 
-from ddpm_jax import plots
+from ddpm_jax.paper import plots
 
 
 def test_the_rate_distortion_figure_has_three_panels_with_a_curve_each(tmp_path):

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ddpm_jax import images, parallel, sampling, workdir
-from ddpm_jax.resumable import Rows
+from ddpm_jax import images, parallel, sampling
+from ddpm_jax.runs import workdir
+from ddpm_jax.runs.resumable import Rows
 
 _GRID_IMAGES = 100
 

@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from ddpm_jax import neighbours, parallel
+from ddpm_jax import parallel
+from ddpm_jax.metrics import neighbours
 
 
 def pieces(images, size):

@@ -16,7 +16,8 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
-from ddpm_jax import workdir
+from ddpm_jax.runtime import files
+from ddpm_jax.runs import workdir
 from ddpm_jax.training import Metrics, NonFiniteError
 
 
@@ -47,7 +48,7 @@ class Progress:
         if directory:
             path = directory / workdir.METRICS
             kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= start_step]
-            workdir.write_atomically(path, "".join(f"{line}\n" for line in kept))
+            files.write_atomically(path, "".join(f"{line}\n" for line in kept))
             self._file, self._unwritten = path.open("ab", buffering=0), b""
             self._events = _open_events(directory / workdir.TENSORBOARD, purge_step=start_step + 1)
         self._waiting: tuple[int, Metrics] | None = None

@@ -15,7 +15,9 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from ddpm_jax import data, defaults, diffusion, profiling, sampling, schedule, unet
+from ddpm_jax import data, diffusion, sampling, schedule, unet
+from ddpm_jax.runs import defaults
+from ddpm_jax.runtime import profiling
 
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpm_jax import checkpoint, experiment, parallel, sampling, training, workdir
+from ddpm_jax import parallel, sampling, training
+from ddpm_jax.runs import checkpoint, experiment, workdir
 
 
 @pytest.fixture

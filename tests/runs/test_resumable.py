@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from ddpm_jax import parallel
-from ddpm_jax.resumable import Rows
-from ddpm_jax.signals import Stopped
+from ddpm_jax.runs.resumable import Rows
+from ddpm_jax.runtime.signals import Stopped
 
 
 def rows(folder, **settings):

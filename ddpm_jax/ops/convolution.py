@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ddpm_jax import winograd
+from ddpm_jax.ops import winograd
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 

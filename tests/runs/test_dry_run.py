@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ddpm_jax import dry_run
+from ddpm_jax.runs import dry_run
 
 
 @pytest.mark.parametrize("num_steps", [1, 7])

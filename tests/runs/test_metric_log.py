@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from ddpm_jax.progress import Progress
+from ddpm_jax.runs.metric_log import Progress
 from ddpm_jax.training import Metrics, NonFiniteError
 
 

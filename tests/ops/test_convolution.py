@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from ddpm_jax.convolution import conv_for_training
+from ddpm_jax.ops.convolution import conv_for_training
 
 
 @settings(max_examples=20)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from jax import lax
 from scipy.signal import correlate2d
 
-from ddpm_jax import convolution, winograd
+from ddpm_jax.ops import convolution, winograd
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from ddpm_jax import compilation_cache
+from ddpm_jax.runtime import compilation_cache
 
 
 def test_what_was_used_longest_ago_is_deleted(tmp_path):

@@ -2,7 +2,7 @@ import hashlib
 
 import pytest
 
-from ddpm_jax import download
+from ddpm_jax.runtime import download
 
 CONTENT = b"weights" * 1000
 CHECKSUM = hashlib.sha256(CONTENT).hexdigest()

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ddpm_jax import images, parallel, sampling
-from ddpm_jax.experiment import Experiment
+from ddpm_jax.runs.experiment import Experiment
 
 _WEIGHTS = np.arange(11) / 10  # lambda: both reconstructions, and 0.1 to 0.9 between them
 

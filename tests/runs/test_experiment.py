@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import configs
-from ddpm_jax import defaults, experiment
+from ddpm_jax.runs import defaults, experiment
 
 CONFIGS = sorted(path.stem for path in Path(configs.__file__).parent.glob("[!_]*.py"))
 PARAMETERS = {"cifar10": 35_746_307, "celebahq256": 113_673_219, "lsun_bedroom_large": 255_677_955}

@@ -12,7 +12,8 @@ import numpy as np
 import optax
 import pytest
 
-from ddpm_jax import checkpoint, parallel
+from ddpm_jax import parallel
+from ddpm_jax.runs import checkpoint
 from ddpm_jax.training import TrainState
 
 

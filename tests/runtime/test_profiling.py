@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from ddpm_jax import profiling
+from ddpm_jax.runtime import profiling
 
 
 def test_the_steps_that_a_text_means():

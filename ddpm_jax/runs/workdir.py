@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import ml_collections
 
-from ddpm_jax import checkpoint, experiment
+from ddpm_jax.runs import checkpoint, experiment
+from ddpm_jax.runtime import files
 
 CONFIG, CHECKPOINTS, LOCK, METRICS, PROFILE, SAMPLES, TABLES, TENSORBOARD = (
     "config.json", "checkpoints", ".lock", "metrics.jsonl", "profile", "samples", "tables", "tensorboard",
@@ -102,7 +103,7 @@ def claim(workdir: str | os.PathLike, config: ml_collections.ConfigDict) -> None
     check(workdir, config)
     path = Path(workdir) / CONFIG
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, experiment.to_json(config))
+    files.write_atomically(path, experiment.to_json(config))
 
 
 @contextlib.contextmanager
@@ -129,10 +130,3 @@ def locked(workdir: str | os.PathLike) -> Iterator[None]:
         file.truncate(0)
         print(f"process {os.getpid()} on {socket.gethostname()}", file=file, flush=True)
         yield
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a file so that it is either the old one or the new one, never half of it."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text)
-    os.replace(unfinished, path)

@@ -1,0 +1,1 @@
+"""This process: signals, folders, downloads, compiled programs."""
