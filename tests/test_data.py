@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from ddpm_jax.data import batch_indices, batches, load
+from ddpm_jax.data import batch_indices, batches, load, native_shape, order
 from ddpm_jax.data.source import BrokenImages
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -101,12 +101,13 @@ def test_a_batch_can_be_changed_without_changing_the_next():
     np.testing.assert_array_equal(batch_indices(7, seed=0, step=0, batch_size=7), kept)
 
 
-def test_a_far_step_of_a_large_data_set_is_quick():
-    batch_indices(3_000_000, seed=0, step=10**9, batch_size=128)
-    start = time.perf_counter()
-    for step in range(10**9 + 1, 10**9 + 101):
+def test_far_steps_of_a_large_data_set_take_one_permutation(monkeypatch):
+    drawn, generator = [], np.random.PCG64
+    monkeypatch.setattr(np.random, "PCG64", lambda key: drawn.append(key) or generator(key))
+    order._permutation.cache_clear()
+    for step in range(10**9, 10**9 + 101):
         batch_indices(3_000_000, seed=0, step=step, batch_size=128)
-    assert time.perf_counter() - start < 2.0  # one permutation takes about 0.1 s
+    assert drawn == [[0, 10**9 * 128 // 3_000_000]]  # of that epoch alone, and once: it takes about 0.1 s
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -157,7 +158,7 @@ def test_closing_the_iterator_stops_its_threads(tmp_path):
     assert not set(threading.enumerate()) - before
 
 
-def test_read_keeps_the_order_asked_for(tmp_path):
+def test_read_keeps_the_order_of_the_indices(tmp_path):
     pixels = _write_folder(tmp_path, size=6)
     for streamed in (False, True):
         source = _load_folder(tmp_path, streamed=streamed)
@@ -195,7 +196,7 @@ def test_broken_images_are_left_out_or_replaced(tmp_path, caplog):
     np.testing.assert_array_equal(in_memory.images, np.delete(pixels, (17, 199), axis=0))
     np.testing.assert_array_equal(in_memory.labels, [0] * 99 + [1] * 99)
     assert len(in_memory.broken) == 2
-    assert "0017.png: it is not an image of a kind we read" in caplog.text
+    assert "0017.png: it is not an image in a format we read" in caplog.text
     assert "0199.png" in caplog.text
     caplog.clear()
     streamed = _load_folder(tmp_path, streamed=True)
@@ -242,6 +243,25 @@ def test_a_reading_thread_that_dies_is_reported_with_its_cause(tmp_path):
         path.unlink()
     with pytest.raises(FileNotFoundError, match=str(tmp_path)):
         list(itertools.islice(stream, 100))  # some are read ahead
+
+
+@pytest.mark.parametrize("memory_limit_gib", [0.0, 1.0])
+def test_what_is_not_given_is_as_in_the_first_image(tmp_path, memory_limit_gib):
+    pixels = _write_folder(tmp_path, size=6)
+    assert native_shape("image_folder", data_dir=str(tmp_path)) == (3, 2, 1)
+    place = dict(data_dir=str(tmp_path), memory_limit_gib=memory_limit_gib)
+    np.testing.assert_array_equal(load("image_folder", **place).read([0, 5])[0], pixels[[0, 5]])
+    assert load("image_folder", channels=3, **place).image_shape == (3, 2, 3)
+    assert load("image_folder", image_size=(4, 4), **place).image_shape == (4, 4, 1)
+
+
+def test_defaults_are_the_training_images_in_memory_from_step_0():
+    source = load("digits")
+    assert (len(source), source.image_shape, source.in_memory) == (1442, (8, 8, 1), True)
+    first = next(batches(source, batch_size=4))
+    np.testing.assert_array_equal(
+        first.images, source.read(batch_indices(1442, seed=0, step=0, batch_size=4))[0]
+    )  # fmt: skip
 
 
 def test_digits_are_those_of_scikit_learn():
@@ -381,12 +401,36 @@ def test_tfds_in_another_format_is_refused(tmp_path):
 
 
 def test_prepare_says_what_is_missing(tmp_path):
-    code = "from ddpm_jax.data.prepare import main; sys.exit(main(sys.argv[1:]))"
+    code = "from ddpm_jax.cli.data import main; main()"
     for name, message in {"cifar10": "pip install 'ddpm_jax[prepare]'", "cifra10": "did you mean cifar10"}.items():
         result = _run_without_tensorflow(code, "prepare", name, f"--data_dir={tmp_path}")
         assert (result.returncode, result.stderr.count("\n")) == (1, 1), result.stderr
         assert message in result.stderr
         assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the arguments must be: prepare NAME"),
+        (["prepare"], "the arguments must be: prepare NAME"),
+        (["prepare", "cifar10", "mnist"], "the arguments must be: prepare NAME"),
+        (["prepare", "cifar10", "--data_dri=."], "Unknown command line flag 'data_dri'. Did you mean: data_dir"),
+    ],
+)
+def test_a_wrong_command_line_is_refused_in_one_line(arguments, message):
+    command = [sys.executable, "-m", "ddpm_jax.data", *arguments]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert message in result.stderr
+
+
+def test_help_describes_the_command_and_its_flags():
+    command = [sys.executable, "-m", "ddpm_jax.data", "prepare", "--help"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("Downloads a TFDS data set")
+    assert "--data_dir: The root of prepared data sets" in result.stdout
 
 
 def test_prepare_leaves_a_prepared_data_set_alone(tmp_path):
@@ -415,7 +459,7 @@ def test_prepare_writes_what_load_reads(tmp_path):
                 raise AssertionError
     """
     (tmp_path / "ramp.py").write_text(textwrap.dedent(builder))
-    code = "import ramp, sys; from ddpm_jax.data.prepare import main; sys.exit(main(sys.argv[1:]))"
+    code = "import ramp; from ddpm_jax.cli.data import main; main()"
     command = [sys.executable, "-c", code, "prepare", "ramp", f"--data_dir={tmp_path}"]
     env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
     result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
@@ -427,9 +471,13 @@ def test_prepare_writes_what_load_reads(tmp_path):
 
 def test_importing_is_free():
     code = """
+        from absl import flags
+        defined = set(flags.FLAGS)
         from ddpm_jax import data
+        from ddpm_jax.cli import data, doctor
         loaded = {"tensorflow", "tensorflow_datasets", "grain", "sklearn", "jax"} & set(sys.modules)
         assert not loaded, loaded
+        assert set(flags.FLAGS) == defined
     """
     result = _run_without_tensorflow(code)
     assert result.returncode == 0, result.stderr

@@ -1,16 +1,18 @@
-"""Data sets, from disk to the uint8 batch of step s.
+"""Brings data sets from disk to the uint8 batch of step s.
 
-`load` opens a split of the embedded digits, of a folder or tar of images, or of a TFDS data set, brings every image to
-one size, and keeps all of them in memory where they fit. `batches` yields them from any step on: the global batch of
+`load` opens a split of the embedded digits, of a folder or tar of images, or of a TFDS data set, resizes every image to
+one size, and keeps all of them in memory if they fit. `batches` yields them from any step on: the global batch of
 step s is a function of (seed, s) alone, so a run that stops and resumes has no iterator state to save.
 
     decode.py     an encoded image -> uint8 [H, W, C]
     digits.py, image_folder.py, tfds.py     the three kinds of data set -> encoded images and labels
-    source.py     in memory or streamed; broken images
+    source.py     images in memory or streamed; broken images
     order.py      (seed, step) -> indices
     batching.py   indices -> batches
-    prepare.py    the command that writes a TFDS data set to disk
+    prepare.py    writes a TFDS data set to disk
 """
+
+import math
 
 from ddpm_jax.data.batching import Batch, batches
 from ddpm_jax.data.decode import check_geometry, stored_shape
@@ -28,19 +30,19 @@ def load(
     *,
     split: str = "train",
     data_dir: str = "",
-    image_size: tuple[int, int],
-    channels: int,
-    memory_limit_gib: float,
+    image_size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    memory_limit_gib: float = 4.0,
 ) -> Source:
     """Opens one split of a data set.
 
     Args:
         name: 'digits', 'image_folder', or the name of a TFDS data set, such as 'cifar10' or 'lsun/bedroom'.
-        split: 'train', 'test', or whatever else the data set has; TFDS also takes slices such as 'train[:90%]'.
-        data_dir: for 'image_folder', the folder or tar; for TFDS, where it was prepared ('' for its default).
-        image_size: (H, W) to crop and resize to.
-        channels: C: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA.
-        memory_limit_gib: a data set whose pixels take more than this, decoded, is streamed.
+        split: 'train', 'test' or any other that the data set has; TFDS also takes slices such as 'train[:90%]'.
+        data_dir: for 'image_folder', the folder or tar; for TFDS, the root of prepared data sets ('': its default).
+        image_size: (H, W) to crop and resize to; None for that of the first image.
+        channels: C: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA; None for those of the first image.
+        memory_limit_gib: a data set that takes more than this, decoded, is streamed.
 
     Raises:
         ValueError: for an unknown name or split, an impossible size, no images, or more than 1 % broken ones.
@@ -48,22 +50,26 @@ def load(
     """
     check_geometry(image_size=image_size, channels=channels)
     records = _open(name, split=split, data_dir=data_dir)
-    image_shape = (*image_size, channels)
-    size_gib = records.size * image_size[0] * image_size[1] * channels / 2**30
+    native = _first_shape(records) if None in (image_size, channels) else ()
+    image_shape = (*(image_size or native[:2]), channels or native[2])
+    size_gib = records.size * math.prod(image_shape) / 2**30
     if size_gib <= memory_limit_gib:
         return load_into_memory(records, image_shape=image_shape)
     if records.read is None:
         raise ValueError(
-            f"{data_dir!r} is compressed and can only be read from front to back, and its {records.size} images take "
-            f"{size_gib:.3g} GiB decoded, more than memory_limit_gib={memory_limit_gib:g}: unpack it "
-            "(to a folder or a plain .tar) or raise the limit."
+            f"{data_dir!r} is compressed and cannot be streamed, and its {records.size} images take {size_gib:.3g} GiB "
+            f"decoded, more than memory_limit_gib={memory_limit_gib:g}: unpack it to a folder or a plain .tar, or "
+            "raise the limit."
         )
     return Source(image_shape, records.class_names, BrokenImages(records.size), records=records)
 
 
 def native_shape(name: str, *, split: str = "train", data_dir: str = "") -> tuple[int, int, int]:
-    """The (H, W, C) of a data set's first image, as it is stored; for the arguments and errors see `load`."""
-    records = _open(name, split=split, data_dir=data_dir)
+    """Returns the (H, W, C) of a data set's first image as it is stored; see `load` for the arguments and errors."""
+    return _first_shape(_open(name, split=split, data_dir=data_dir))
+
+
+def _first_shape(records: Records) -> tuple[int, int, int]:
     first = records.read(0) if records.read else next(records.scan())[1]
     return stored_shape(first.encoded)
 

@@ -1,7 +1,5 @@
-"""`python -m ddpm_jax.data prepare NAME --data_dir=DIR`: see `prepare.main`."""
+"""Runs `python -m ddpm_jax.data`; see `ddpm_jax.cli.data`."""
 
-import sys
+from ddpm_jax.cli.data import main
 
-from ddpm_jax.data.prepare import main
-
-sys.exit(main())
+main()

@@ -1,4 +1,4 @@
-"""The endless stream of batches, from any step on."""
+"""Yields the endless stream of batches, from any step on."""
 
 import itertools
 import os
@@ -11,11 +11,11 @@ import numpy as np
 from ddpm_jax.data.order import batch_indices, indices_at
 from ddpm_jax.data.source import Source
 
-_NUM_THREADS = min(16, 4 + (os.cpu_count() or 1))  # some wait for the disk while the others decode
+_NUM_THREADS = min(16, 4 + (os.cpu_count() or 1))  # some wait for the disk while others decode
 
 
 class Batch(NamedTuple):
-    """The rows of a global batch that this process holds: uint8 [b, H, W, C] and int32 [b]."""
+    """Holds this process's rows of a global batch: uint8 [b, H, W, C] and int32 [b]."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -24,31 +24,31 @@ class Batch(NamedTuple):
 def batches(
     source: Source,
     *,
-    seed: int,
+    seed: int = 0,
     batch_size: int,
-    start_step: int,
+    start_step: int = 0,
     num_steps: int | None = None,
     rows: slice = slice(None),
 ) -> Iterator[Batch]:
-    """Yields the batch of step `start_step`, the next one, and so on.
+    """Yields the batches of step `start_step` and of those after it.
 
     The global batch of a step is a function of `seed` and the step alone (see `order`), in memory or streamed.
     Closing the iterator stops the threads that read ahead.
 
     Args:
         source: from `load`.
-        seed: of the order, at least 0.
-        batch_size: B, of the global batch; may be larger than the data set.
+        seed: determines the order; at least 0.
+        batch_size: B, the size of the global batch; may be larger than the data set.
         start_step: the first step, at least 0.
-        num_steps: how many batches; None for no end.
-        rows: which rows of the global batch to read: a process reads its own only.
+        num_steps: the number of batches; None for no end.
+        rows: the rows of the global batch to read: a process reads only its own.
 
     Raises:
-        ValueError: at once, if an argument is out of range; while reading, if more than 1 % of the images are broken.
+        ValueError: at once if an argument is out of range; while reading if more than 1 % of the images are broken.
     """
     if num_steps is not None and num_steps < 0:
         raise ValueError(f"num_steps={num_steps} must be 0 or more, or None for no end.")
-    batch_indices(len(source), seed=seed, step=start_step, batch_size=batch_size)  # raises what there is to raise
+    batch_indices(len(source), seed=seed, step=start_step, batch_size=batch_size)  # checks the arguments now
     local_rows = np.arange(batch_size, dtype=np.int64)[rows]  # [b]
     if not local_rows.size:
         raise ValueError(f"rows={rows} selects nothing from a batch of {batch_size}.")
@@ -65,7 +65,7 @@ def batches(
 def _streamed(
     source: Source, *, seed: int, positions: np.ndarray, stride: int, num_steps: int | None
 ) -> Iterator[Batch]:
-    """Reads ahead in Grain's threads: `positions` of the endless sequence, then each of them `stride` on, and so on."""
+    """Yields the batches at `positions`, `positions + stride`, ... of the sequence; Grain's threads read ahead."""
     import grain
 
     def element(i: int) -> Batch:

@@ -1,33 +1,33 @@
-"""From an encoded image to uint8 [H, W, C]: channels, centre crop, resize. The only file that knows Pillow's modes."""
+"""Decodes an image to uint8 [H, W, C]: channels, centre crop, resize. The only file that knows Pillow's modes."""
 
 import io
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-# All that we decode. Pillow knows more, among them EPS, which starts another program.
+# All formats that we decode. Pillow has more, among them EPS, which starts another program.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 EXTENSIONS = (".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
-_UPPER_EIGHT = np.round(np.arange(65536) / 257.0).astype(np.uint8)  # a table: floats of a huge picture take gigabytes
+_UPPER_EIGHT = np.round(np.arange(65536) / 257.0).astype(np.uint8)  # a table: a huge picture as floats takes gigabytes
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
 class BrokenImageError(Exception):
-    """An image that cannot be decoded; the message is the reason."""
+    """Signals that an image cannot be decoded; the message is the reason."""
 
 
-def check_geometry(*, image_size: tuple[int, int], channels: int) -> None:
-    """Raises ValueError unless `image_size` is two positive ints and `channels` is one that images come in."""
-    if len(image_size) != 2 or min(image_size) < 1:
+def check_geometry(*, image_size: tuple[int, int] | None, channels: int | None) -> None:
+    """Raises ValueError unless `image_size` is two positive ints or None, and `channels` is 1 to 4 or None."""
+    if image_size is not None and (len(image_size) != 2 or min(image_size) < 1):
         raise ValueError(f"image_size={image_size} must be (height, width), both at least 1.")
-    if channels not in _MODES:
+    if channels is not None and channels not in _MODES:
         raise ValueError(f"channels={channels} must be 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA).")
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Brings an image to a mode that `convert` turns into any of ours without a clip, a warning or a lost alpha."""
+    """Converts an image to a mode that `convert` turns into any of ours without clipping, warning or loss of alpha."""
     if image.mode == "F":
-        raise BrokenImageError("its pixels are floats, whose range is not known")
+        raise BrokenImageError("its pixels are floats of unknown range")
     if image.mode.startswith("I"):  # 16 bits, which Pillow holds as 'I;16', or as 'I' where it was read from a PGM
         pixels = np.asarray(image)
         return Image.fromarray(_UPPER_EIGHT[pixels if pixels.dtype == np.uint16 else np.clip(pixels, 0, 65535)])
@@ -42,14 +42,14 @@ def _open(encoded: bytes | np.ndarray) -> Image.Image:
     if isinstance(encoded, np.ndarray):
         return Image.fromarray(encoded.squeeze(-1) if encoded.shape[2:] == (1,) else encoded)
     image = Image.open(io.BytesIO(encoded), formats=FORMATS)
-    # Pillow warns above this and raises above twice this; we take neither, as a picture of that size is not data.
+    # Pillow warns above this limit and raises above twice it; we refuse both, as no data set has such pictures.
     if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
         raise BrokenImageError(f"{image.width}x{image.height} pixels are more than PIL.Image.MAX_IMAGE_PIXELS")
     return ImageOps.exif_transpose(image)
 
 
 def _crop(image: Image.Image, *, width: int, height: int) -> Image.Image:
-    """The largest part around the centre with the aspect ratio `width` : `height`, to the pixel."""
+    """Crops the largest part around the centre with the aspect ratio `width` : `height`, to the pixel."""
     crop_width = max(1, min(image.width, round(image.height * width / height)))
     crop_height = max(1, min(image.height, round(image.width * height / width)))
     left, top = (image.width - crop_width) // 2, (image.height - crop_height) // 2
@@ -58,7 +58,7 @@ def _crop(image: Image.Image, *, width: int, height: int) -> Image.Image:
 
 
 def stored_shape(encoded: bytes | np.ndarray) -> tuple[int, int, int]:
-    """The (H, W, C) of an image as it is stored, C as `decode` would keep all of it.
+    """Returns the (H, W, C) of an image as it is stored, with the C that keeps all its channels.
 
     Raises:
         ValueError: if it cannot be decoded.
@@ -71,12 +71,12 @@ def stored_shape(encoded: bytes | np.ndarray) -> tuple[int, int, int]:
 
 
 def decode(encoded: bytes | np.ndarray, *, image_shape: tuple[int, int, int]) -> np.ndarray:
-    """Decodes one image and brings it to `image_shape`.
+    """Decodes one image and resizes it to `image_shape`.
 
     The image is turned as its EXIF orientation says, converted to C channels as Pillow converts (alpha is dropped, not
-    composed), cropped around its centre to the aspect ratio W : H and resized. The filter is Pillow's bicubic, which
-    widens with the scale and so is antialiased; it is what the usual FID code resizes with, keeps more detail than a
-    box and rings less than Lanczos. An image of the right size is passed on as it is.
+    composited), cropped around its centre to the aspect ratio W : H and resized. The filter is Pillow's bicubic, which
+    widens with the scale and so is antialiased. The usual FID code resizes with it, it keeps more detail than a box
+    filter, and it rings less than Lanczos. An image of the right size keeps its pixels.
 
     Args:
         encoded: the bytes of an image file, or uint8 or uint16 pixels [h, w] or [h, w, c].
@@ -93,8 +93,8 @@ def decode(encoded: bytes | np.ndarray, *, image_shape: tuple[int, int, int]) ->
         image = _to_eight_bits(_open(encoded)).convert(_MODES[channels])
     except BrokenImageError:
         raise
-    except UnidentifiedImageError as error:  # its own message is the address of an object
-        raise BrokenImageError(f"it is not an image of a kind we read ({', '.join(FORMATS)})") from error
+    except UnidentifiedImageError as error:  # its own message is an object's address
+        raise BrokenImageError(f"it is not an image in a format we read ({', '.join(FORMATS)})") from error
     except Exception as error:  # Pillow's plugins raise nearly anything when the bytes are wrong.
         raise BrokenImageError(f"{type(error).__name__}: {error}") from error
     image = _crop(image, width=width, height=height).resize((width, height), Image.Resampling.BICUBIC)

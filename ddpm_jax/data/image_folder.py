@@ -1,8 +1,8 @@
-"""A folder or a tar of images -> encoded images and labels.
+"""Reads encoded images and their labels from a folder or a tar.
 
-The tree is read the same way in both. A top folder named as the split (train/, test/, ...) is the split; without such
-folders all of the tree is, for any split. Folders inside it are the classes, sorted by name; whatever lies deeper
-belongs to the class above it. A single root folder around everything is looked through.
+Both are read the same way. A top folder named after the split (train/, test/, ...) holds that split; without such
+folders the whole tree is used for any split. The folders inside are the classes, sorted by name; files further down
+belong to the class above them. A single root folder around everything is skipped.
 A tar is never unpacked: a plain one is read in place, a compressed one from front to back.
 """
 
@@ -21,21 +21,21 @@ from ddpm_jax.data.source import Record, Records
 
 _log = logging.getLogger(__name__)
 _SPLITS = ("train", "test", "val", "valid", "validation")
-_MAX_FILE_BYTES = 2**29  # What Pillow agrees to decode has up to 2^28 bytes in 8-bit RGB.
-_MAX_HEADER_BYTES = 2**20  # A path has up to 4096.
-# Members of a tar that tarfile reads into memory when it lists: they hold a long name, or more about the next member.
+_MAX_FILE_BYTES = 2**29  # The largest image that Pillow decodes has 2^28 bytes in 8-bit RGB.
+_MAX_HEADER_BYTES = 2**20  # A path has at most 4096.
+# Members that tarfile reads into memory as it lists a tar: they hold a long name or more about the next member.
 _HEADERS = (
     tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
 )  # fmt: skip
 
 
 def open_image_folder(data_dir: str, *, split: str) -> Records:
-    """Lists the images of a split; their order is that of their paths, in a folder and in a tar alike.
+    """Lists the images of a split in the order of their paths, in a folder and in a tar alike.
 
     Raises:
         FileNotFoundError: if there is nothing at `data_dir`.
-        ValueError: if `data_dir` is empty or neither a folder nor a tar, holds no images or not this split, or has
-            images beside its class folders.
+        ValueError: if `data_dir` is empty, is neither a folder nor a tar, holds no images, does not hold this split, or
+            has images beside its class folders.
     """
     if not data_dir:
         raise ValueError("image_folder needs data_dir: a folder, or a .tar, .tar.gz or .tar.xz, of images.")
@@ -48,17 +48,17 @@ def open_image_folder(data_dir: str, *, split: str) -> Records:
 
 
 def _is_image(path: str) -> bool:
-    """By the name alone; hidden files are none, nor what macOS leaves in archives."""
+    """Tells by its name whether a file is an image; hidden files and those of macOS in archives are not."""
     parts = path.split("/")
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
     return not hidden and posixpath.splitext(parts[-1])[1].lower() in EXTENSIONS
 
 
-def _select(paths: list[str], *, split: str, where: str) -> tuple[list[str], list[str]]:
-    """The image paths of a split, sorted, and the class of each ('' for all if there are no class folders)."""
+def _select(paths: list[str], *, split: str, root: str) -> tuple[list[str], list[str]]:
+    """Returns the image paths of a split, sorted, and the class of each ('' for all if there are no class folders)."""
     trees = sorted(path.split("/") for path in paths if _is_image(path))
     if not trees:
-        raise ValueError(f"{where!r} holds no images: no file in it ends in one of {' '.join(EXTENSIONS)}.")
+        raise ValueError(f"{root!r} holds no images: no file in it ends in one of {' '.join(EXTENSIONS)}.")
     depth = 0  # of the folder that holds the classes
     tops = {tree[0] for tree in trees if len(tree) > 1}
     known = {split, *_SPLITS}
@@ -70,25 +70,25 @@ def _select(paths: list[str], *, split: str, where: str) -> tuple[list[str], lis
         trees = [tree for tree in trees if len(tree) > depth + 1 and tree[depth] == split]
         depth += 1
     if not trees:
-        raise ValueError(f"{where!r} has no split {split!r}; it has {', '.join(splits)}.")
+        raise ValueError(f"{root!r} has no split {split!r}; it has {', '.join(splits)}.")
     classes = [tree[depth] if len(tree) > depth + 1 else "" for tree in trees]
     if "" in classes and any(classes):
         first = "/".join(trees[classes.index("")])
         raise ValueError(
-            f"{where!r} has {classes.count('')} images beside its class folders (first: {first}); move them into one."
+            f"{root!r} has {classes.count('')} images beside its class folders (first: {first}); move them into one."
         )
     return ["/".join(tree) for tree in trees], classes
 
 
 def _labels(classes: list[str]) -> tuple[tuple[str, ...], list[int]]:
-    """The class names, sorted, and the label of each image; no names and zeros if there are no classes."""
+    """Returns the class names, sorted, and the label of each image; without classes, no names and zeros."""
     class_names = tuple(sorted(set(classes) - {""}))
     label_of = {name: label for label, name in enumerate(class_names)}
     return class_names, [label_of.get(name, 0) for name in classes]
 
 
 def _walk(root: str, below: str = "", seen: frozenset[str] = frozenset()) -> Iterator[str]:
-    """The paths of all files under `root`, relative to it; follows links, but none back to a folder above."""
+    """Yields the paths of all files under `root`, relative to it; follows links, but not back to a folder above."""
     folder = os.path.join(root, below)
     real_path = os.path.realpath(folder)
     if real_path in seen:
@@ -98,47 +98,47 @@ def _walk(root: str, below: str = "", seen: frozenset[str] = frozenset()) -> Ite
             path = posixpath.join(below, entry.name)
             if entry.is_dir():
                 yield from _walk(root, path, seen | {real_path})
-            elif entry.is_file():  # not a pipe, which would block whoever opens it
+            elif entry.is_file():  # not a pipe: opening one would block
                 yield path
 
 
 def _open_folder(root: str, *, split: str) -> Records:
-    paths, classes = _select(list(_walk(root)), split=split, where=root)
+    paths, classes = _select(list(_walk(root)), split=split, root=root)
     class_names, labels = _labels(classes)
 
     def read(i: int) -> Record:
         with open(os.path.join(root, paths[i]), "rb") as file:
-            return Record(file.read(_MAX_FILE_BYTES), labels[i])  # the rest of a larger one is missed in decoding
+            return Record(file.read(_MAX_FILE_BYTES), labels[i])  # a larger file fails to decode
 
     return Records(size=len(paths), class_names=class_names, name=lambda i: os.path.join(root, paths[i]), read=read)
 
 
 class _Member(tarfile.TarInfo):
-    """A member of a tar, refused if listing it would take much memory."""
+    """Describes a member of a tar, and refuses one whose listing would take much memory."""
 
     @classmethod
     def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Member":
         """Reads a header's block of 512 bytes."""
         member = super().frombuf(buf, encoding, errors)
         if member.type in _HEADERS and member.size > _MAX_HEADER_BYTES:
-            raise tarfile.TarError(f"a header of {member.size} bytes, where at most {_MAX_HEADER_BYTES} make sense")
+            raise tarfile.TarError(f"a header of {member.size} bytes, more than {_MAX_HEADER_BYTES}")
         return member
 
 
 def _list_tar(path: str, *, mode: str) -> dict[str, tuple[int, int]]:
-    """Where the data of each file lies in the (unpacked) archive: name -> (offset, bytes)."""
+    """Maps each file's name to where its data lies in the (decompressed) archive: (offset, bytes)."""
     files, refused = {}, []
     with tarfile.open(path, mode, tarinfo=_Member) as tar:
         for member in tar:
-            if member.size < 0:  # which would lead back to where we have been
+            if member.size < 0:  # the iteration would go back, and never end
                 raise tarfile.TarError(f"{member.name!r} has {member.size} bytes")
             name = posixpath.normpath(member.name)
             leads_out = name.startswith(("/", "../")) or name == ".."
             if member.isreg() and not member.issparse() and not leads_out and member.size <= _MAX_FILE_BYTES:
-                files[name] = (member.offset_data, member.size)  # of two of the same name the last counts, as in tar
+                files[name] = (member.offset_data, member.size)  # of two with the same name the last counts, as in tar
             elif not member.isdir():
                 refused.append(member.name)
-        # Iterating ends as quietly at a header that is cut or wrong as at the zeros that end an archive.
+        # Iteration ends silently at a truncated or wrong header too, not only at the zeros that end an archive.
         tar.fileobj.seek(tar.offset)
         if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError("no end-of-archive mark after the last file: it may have been cut short")
@@ -159,7 +159,7 @@ def _open_tar(path: str, *, split: str) -> Records:
     except (tarfile.TarError, EOFError, OSError, RecursionError, lzma.LZMAError, zlib.error) as error:
         reason = str(error).split("\n")[0].rstrip(":")
         raise ValueError(f"{path!r} is not a folder, nor a whole and readable tar of images ({reason}).") from error
-    paths, classes = _select(list(files), split=split, where=path)
+    paths, classes = _select(list(files), split=split, root=path)
     class_names, labels = _labels(classes)
     places = [files[name] for name in paths]
     records = functools.partial(Records, size=len(paths), class_names=class_names, name=lambda i: f"{path}:{paths[i]}")
@@ -169,14 +169,14 @@ def _open_tar(path: str, *, split: str) -> Records:
 
     def read(i: int) -> Record:
         offset, size = places[i]
-        return Record(os.pread(descriptor, size, offset), labels[i])  # no file position that threads would share
+        return Record(os.pread(descriptor, size, offset), labels[i])  # threads share no file position
 
     weakref.finalize(read, os.close, descriptor)
     return records(read=read)
 
 
 def _scan_tar(path: str, *, places: list[tuple[int, int]], labels: list[int]) -> Iterator[tuple[int, Record]]:
-    """Reads the files at `places` in the order in which they lie in a compressed archive."""
+    """Yields the files at `places` in the order in which a compressed archive stores them."""
     index_at = {offset: i for i, (offset, _) in enumerate(places)}
     with tarfile.open(path, tarinfo=_Member) as tar:
         for member in tar:

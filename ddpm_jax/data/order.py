@@ -1,4 +1,4 @@
-"""The order of the images: which ones the global batch of step s holds.
+"""Orders the images: says which of them the global batch of step s holds.
 
 The images of all steps form one endless sequence, epoch after epoch, and the batch of step s is its positions
 s * B to (s + 1) * B - 1. Each epoch is a permutation that depends on (seed, epoch) alone, so any step can be
@@ -11,19 +11,19 @@ import functools
 import numpy as np
 
 
-@functools.lru_cache(maxsize=4)  # Threads that prefetch past the end of an epoch need two at a time.
+@functools.lru_cache(maxsize=4)  # Threads that read ahead past the end of an epoch need two at a time.
 def _permutation(num_images: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of one epoch: int64 [num_images], shared by all who ask for it."""
+    """Returns the order of one epoch: int64 [num_images], cached, so callers must not change it."""
     return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(num_images)
 
 
 def indices_at(positions: np.ndarray, *, num_images: int, seed: int) -> np.ndarray:
-    """The images at these positions of the endless sequence.
+    """Returns the images at these positions of the endless sequence.
 
     Args:
         positions: int64 [n], each at least 0.
         num_images: N, the length of an epoch.
-        seed: of the order, at least 0.
+        seed: determines the order; at least 0.
 
     Returns:
         int64 [n], in [0, N).
@@ -40,13 +40,13 @@ def indices_at(positions: np.ndarray, *, num_images: int, seed: int) -> np.ndarr
     epochs, offsets = np.divmod(positions, num_images)
     indices = np.empty_like(positions)
     for epoch in np.unique(epochs):
-        here = epochs == epoch
-        indices[here] = _permutation(num_images, seed, int(epoch))[offsets[here]]
+        in_epoch = epochs == epoch
+        indices[in_epoch] = _permutation(num_images, seed, int(epoch))[offsets[in_epoch]]
     return indices
 
 
 def batch_indices(num_images: int, *, seed: int, step: int, batch_size: int) -> np.ndarray:
-    """The images of the global batch of `step`: int64 [batch_size], a function of the arguments alone.
+    """Returns the images of the global batch of `step`: int64 [batch_size], a function of the arguments alone.
 
     Raises:
         ValueError: if `num_images` or `batch_size` is below 1, or `seed` or `step` is negative.

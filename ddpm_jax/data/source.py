@@ -1,4 +1,4 @@
-"""A data set as arrays: decoded once into memory where it fits, else decoded image by image as it is read."""
+"""Turns a data set into arrays: all at once in memory if it fits there, otherwise image by image as it is read."""
 
 import collections
 import concurrent.futures
@@ -15,11 +15,11 @@ from ddpm_jax.data.decode import BrokenImageError, decode
 
 _log = logging.getLogger(__name__)
 _MAX_BROKEN = 0.01  # of all images
-_MAX_WAITING_BYTES = 2**29  # that a scan has read and nobody has decoded: some kilobytes of .tar.gz can hold as much
+_MAX_WAITING_BYTES = 2**29  # read by a scan and not decoded yet: a few kilobytes of .tar.gz can hold as much
 
 
 class Record(NamedTuple):
-    """An image as it was stored: the bytes of a file, or its pixels (see `decode.decode`); and its class."""
+    """Holds an image as it is stored, the bytes of a file or pixels (see `decode.decode`), and its class."""
 
     encoded: bytes | np.ndarray
     label: int
@@ -27,14 +27,14 @@ class Record(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """The images of a split, none of them decoded yet.
+    """Reads the images of a split, without decoding them.
 
     Attributes:
-        size: how many there are.
-        class_names: what the labels mean; empty where there are no labels.
-        name: what to call image i when it is broken.
-        read: fetches image i, from any thread. None if the images can only be read front to back.
-        scan: yields (i, image i) in the order in which they lie; needed only where `read` is None.
+        size: the number of images.
+        class_names: the class of each label; empty if there are no labels.
+        name: names image i in messages.
+        read: reads image i, from any thread. None if the images can only be read from front to back.
+        scan: yields (i, image i) in the order of storage; needed only if `read` is None.
     """
 
     size: int
@@ -45,27 +45,27 @@ class Records:
 
 
 class BrokenImages:
-    """The broken images met so far, by index; safe to share between threads."""
+    """Collects the broken images encountered so far, by index; threads may share it."""
 
     def __init__(self, num_images: int):
-        """Starts with none broken of `num_images`."""
+        """Starts with none of `num_images` broken."""
         self._num_images = num_images
         self._names: dict[int, str] = {}
         self._lock = threading.Lock()
 
     def __contains__(self, index: int) -> bool:
-        """Whether image `index` is known to be broken."""
+        """Tells whether image `index` is known to be broken."""
         return index in self._names
 
     def __len__(self) -> int:
-        """How many are known to be broken."""
+        """Counts the images known to be broken."""
         return len(self._names)
 
     def add(self, index: int, *, name: str, reason: Exception) -> None:
-        """Counts and logs an image, once.
+        """Adds and logs an image, once.
 
         Raises:
-            ValueError: if the broken ones are now more than 1 % of all.
+            ValueError: if more than 1 % of all images are now broken.
         """
         with self._lock:
             if index not in self._names:
@@ -81,15 +81,16 @@ class BrokenImages:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
-    """The images of one split at one size; made by `load`.
+    """Holds or reads the images of one split at one size; `load` makes it.
 
     Attributes:
         image_shape: (H, W, C).
-        class_names: what the labels mean; empty where the data set has no classes.
+        class_names: the class of each label; empty if the data set has no classes.
+        broken: the broken images encountered so far. In memory they are left out; in a stream the next good image
+            replaces each.
         images: uint8 [N, H, W, C] if the data set is in memory, else None.
         labels: int32 [N] if the data set is in memory, else None.
-        records: what to decode from if the data set is streamed, else None.
-        broken: the broken images met so far: left out of `images`, replaced by the next good one when streamed.
+        records: the encoded images if the data set is streamed, else None.
     """
 
     image_shape: tuple[int, int, int]
@@ -100,24 +101,24 @@ class Source:
     records: Records | None = None
 
     def __len__(self) -> int:
-        """N, the length of an epoch."""
+        """Returns N, the length of an epoch."""
         return len(self.images) if self.in_memory else self.records.size
 
     @property
     def in_memory(self) -> bool:
-        """Whether the images were decoded by `load`, not as they are read."""
+        """Tells whether `load` has decoded the images; otherwise they are decoded as they are read."""
         return self.images is not None
 
     @property
     def num_classes(self) -> int:
-        """1 where the data set has no classes: all labels are 0 then."""
+        """Counts the classes: 1 if the data set has none, as all labels are 0 then."""
         return max(1, len(self.class_names))
 
     def read_one(self, index: int) -> tuple[np.ndarray, np.int32]:
-        """Image uint8 [H, W, C] and label of `index`; see `read`."""
+        """Reads one image, uint8 [H, W, C], and its label; see `read`."""
         if self.in_memory:
             return self.images[index], self.labels[index]
-        # Whether an image is broken depends on its bytes alone, so its stand-in is the same in every run.
+        # Whether an image is broken depends on its bytes alone, so its replacement is the same in every run.
         while True:
             record = None if index in self.broken else self.records.read(index)
             if record is not None:
@@ -128,17 +129,17 @@ class Source:
             index = (index + 1) % len(self)
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Reads images in the order asked for.
+        """Reads images in the order of `indices`.
 
         Args:
-            indices: int [n], in [0, N); the same one may come twice.
+            indices: int [n], in [0, N); may repeat.
 
         Returns:
             uint8 [n, H, W, C] and int32 [n].
 
         Raises:
             IndexError: if an index is not in [0, N).
-            ValueError: if more than 1 % of the images have proved broken.
+            ValueError: if more than 1 % of the images turn out to be broken.
         """
         indices = np.asarray(indices, np.int64)
         if indices.size and not 0 <= indices.min() <= indices.max() < len(self):
@@ -154,10 +155,10 @@ class Source:
 
 
 def load_into_memory(records: Records, *, image_shape: tuple[int, int, int]) -> Source:
-    """Decodes all images in threads (Pillow lets go of the GIL) and leaves out the broken ones.
+    """Decodes all images in threads (Pillow releases the GIL) and leaves out the broken ones.
 
     Raises:
-        ValueError: if more than 1 % of them are broken.
+        ValueError: if more than 1 % of the images are broken.
     """
     images = np.empty((records.size, *image_shape), np.uint8)
     labels = np.empty(records.size, np.int32)
@@ -172,7 +173,7 @@ def load_into_memory(records: Records, *, image_shape: tuple[int, int, int]) -> 
 
     entries = ((i, None) for i in range(records.size)) if records.read else records.scan()
     pending, waiting_bytes = collections.deque(), 0
-    # The bar comes up after two seconds, and never where stderr is not a terminal.
+    # The bar appears after two seconds, and only if stderr is a terminal.
     with (
         tqdm(total=records.size, desc="decoding", unit="img", delay=2.0, disable=None) as progress,
         concurrent.futures.ThreadPoolExecutor() as pool,
@@ -188,12 +189,12 @@ def load_into_memory(records: Records, *, image_shape: tuple[int, int, int]) -> 
             progress.update()
         for future, _ in pending:
             future.result()
-    num_good = _drop(broken, images=images, labels=labels)
+    num_good = _compact(broken, images=images, labels=labels)
     return Source(image_shape, records.class_names, broken, images=images[:num_good], labels=labels[:num_good])
 
 
-def _drop(broken: BrokenImages, *, images: np.ndarray, labels: np.ndarray) -> int:
-    """Moves the good images to the front, in order and in place, as a copy could be too large; returns their number."""
+def _compact(broken: BrokenImages, *, images: np.ndarray, labels: np.ndarray) -> int:
+    """Moves the good images to the front, in place as a copy could be too large, and returns their number."""
     if not broken:
         return len(images)
     good = [i for i in range(len(images)) if i not in broken]

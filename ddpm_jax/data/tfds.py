@@ -1,4 +1,4 @@
-"""A TFDS data set, prepared as array_record -> encoded images and labels. Reading it needs no TensorFlow."""
+"""Reads encoded images and their labels from a TFDS data set, prepared as array_record, without TensorFlow."""
 
 import difflib
 import os
@@ -12,21 +12,21 @@ from ddpm_jax.data.source import Record, Records
 
 
 def prepare_command(name: str, *, data_dir: str) -> str:
-    """The command line that prepares a data set."""
+    """Returns the command line that prepares a data set."""
     command = f"python -m ddpm_jax.data prepare {shlex.quote(name)}"
     return command + (f" --data_dir={shlex.quote(data_dir)}" if data_dir else "")
 
 
 def one_line(error: Exception) -> str:
-    """The message of an error, without the line breaks and the final stop that TFDS puts there."""
+    """Returns the message of an error on one line, without its final full stop."""
     return " ".join(str(error).split()).rstrip(".")
 
 
 def open_builder(name: str, *, data_dir: str, **kwargs: Any) -> Any:
-    """Finds a data set by name, prepared or not: a `tfds.core.DatasetBuilder`.
+    """Finds a data set by name, prepared or not, and returns its `tfds.core.DatasetBuilder`.
 
     Args:
-        name: as TFDS names it, 'name[/config][:version]'.
+        name: TFDS's name, 'name[/config][:version]'.
         data_dir: the root of prepared data sets ('' for TFDS's default), or the folder of this one version.
         **kwargs: for `tfds.builder`.
 
@@ -43,17 +43,17 @@ def open_builder(name: str, *, data_dir: str, **kwargs: Any) -> Any:
             return builder
         return tfds.builder(name, data_dir=data_dir or None, **kwargs)
     except tfds.core.DatasetNotFoundError:
-        # Community data sets are left out, as to list them needs TensorFlow.
+        # Community data sets are left out: listing them needs TensorFlow.
         known = ["digits", "image_folder", *tfds.list_builders(with_community_datasets=False)]
         near = difflib.get_close_matches(name.split("/")[0], known)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ", digits or image_folder."
+        hint = f"; did you mean {' or '.join(near)}?" if near else "; other names are digits and image_folder."
         raise ValueError(f"{name!r} is not a data set that TFDS knows or that lies in data_dir{hint}") from None
     except (ValueError, AssertionError) as error:
         raise ValueError(f"TFDS cannot open {name!r}: {one_line(error)}.") from error
 
 
-def wrong_format(name: str, builder: Any) -> str:
-    """The sentence about a data set that was prepared, but not as array_record."""
+def wrong_format_message(name: str, builder: Any) -> str:
+    """Says that a data set was not prepared as array_record, and how to prepare it."""
     return (
         f"{name!r} in {str(builder.data_dir)!r} was prepared as {builder.info.file_format.value}, which cannot be read "
         f"without TensorFlow; prepare it as array_record in another folder: {prepare_command(name, data_dir='DIR')}"
@@ -72,17 +72,17 @@ def _check_image_feature(name: str, features: Any) -> None:
         isinstance(feature, tfds.features.Tensor) and feature.np_dtype == np.uint8 and len(feature.shape) in (2, 3)
     )
     if not (is_file or is_array):
-        raise ValueError(f"the 'image' feature of {name!r} is {feature}; it must be a picture of 8 or 16 bits.")
+        raise ValueError(f"the 'image' feature of {name!r} is {feature}; it must be an image of 8 or 16 bits.")
 
 
 def open_tfds(name: str, *, split: str, data_dir: str) -> Records:
     """Opens a split of a prepared data set.
 
-    Images are fetched encoded, and decoded as those of a folder are. Labels are the feature 'label' where that is a
+    Images are read encoded, and decoded like those of a folder. The labels are the feature 'label' if that is a
     `ClassLabel`, in its own order.
 
     Raises:
-        FileNotFoundError: if it has not been prepared; the message is the command that does it.
+        FileNotFoundError: if it has not been prepared; the message contains the command that does so.
         ValueError: if TFDS does not know the name or the split, the files are not array_record, or it has no images.
     """
     import tensorflow_datasets as tfds
@@ -99,7 +99,7 @@ def open_tfds(name: str, *, split: str, data_dir: str) -> Records:
     try:
         rows = builder.as_data_source(split, decoders=encoded or None)
     except NotImplementedError as error:
-        raise ValueError(wrong_format(name, builder)) from error
+        raise ValueError(wrong_format_message(name, builder)) from error
     except ValueError as error:
         raise ValueError(
             f"{name!r} has no split {split!r} ({one_line(error)}); it has {', '.join(builder.info.splits)}."

@@ -1,70 +1,53 @@
-"""From the facts of all processes to what is wrong, in sentences that name the process and its host."""
+"""Derives the problems from the reports of all processes, in sentences that name the process and its host."""
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from ddpm_jax.doctor.facts import Facts
+from ddpm_jax.doctor.report import Report
 
 _MIN_FREE_BYTES = 2**31  # three checkpoints of the CIFAR-10 model take 1.7 GB
 
 
-@dataclasses.dataclass(frozen=True)
-class Examined:
-    """The facts of a process, and what process 0 found out when it met it."""
-
-    facts: Facts
-    skew_s: float  # its clock minus that of process 0
-    folder_problem: str  # '': none
-
-
-def problems(examined: Sequence[Examined], *, num_processes: int, max_skew_s: float, meeting_place: str) -> list[str]:
-    """What keeps the processes from training together.
+def problems(reports: Sequence[Report], *, max_skew_s: float, address: str) -> list[str]:
+    """Returns what keeps the processes from training together.
 
     Args:
-        examined: those that came; process 0 is one of them.
-        num_processes: how many there should be.
-        max_skew_s: by which clocks may differ.
-        meeting_place: for the sentence about those who did not come.
+        reports: those received and that of process 0, which knows how many processes there should be.
+        max_skew_s: the allowed difference between clocks.
+        address: of process 0.
     """
-    found = []
-    came = [each.facts.process for each in examined]
-    missing = [str(process) for process in range(num_processes) if process not in came]
-    if missing:
-        hosts = ", ".join(each.facts.name for each in examined)
+    first = next(report for report in reports if report.process == 0)
+    numbers = [report.process for report in reports]
+    result = []
+    if missing := [str(number) for number in range(first.num_processes) if number not in numbers]:
         which = f"Process {missing[0]} is" if len(missing) == 1 else f"Processes {', '.join(missing)} are"
-        found.append(
-            f"{which} missing: not heard of at {meeting_place} in time. These came: {hosts}. On the missing host, look "
-            "at what the same command printed."
+        result.append(
+            f"{which} missing: no connection to {address} in time. Connected: "
+            f"{', '.join(report.name for report in reports)}. On the missing host, read what this command printed."
         )
-    first = next(each.facts for each in examined if each.facts.process == 0)
-    for each in examined:
-        facts = each.facts
-        if not 0 <= facts.process < num_processes or came.count(facts.process) > 1:
-            found.append(f"Two processes claim one number, or it is not in 0..{num_processes - 1}: {facts.name}.")
-        if facts.num_processes != num_processes:
-            found.append(f"{facts.name} was told of {facts.num_processes} processes, process 0 of {num_processes}.")
-        found += _different(facts, first)
-        if abs(each.skew_s) > max_skew_s:
-            found.append(f"The clock of {facts.name} is {each.skew_s:+.1f} s off that of {first.name}: use NTP.")
-        if each.folder_problem:
-            found.append(f"{facts.name}: {each.folder_problem}.")
-        elif facts.folder and facts.free_bytes < _MIN_FREE_BYTES:
-            found.append(f"{facts.name} has {facts.free_bytes / 2**30:.2f} GiB free in {facts.folder}.")
-    return found
+    for report in reports:
+        if report.process not in range(first.num_processes) or numbers.count(report.process) > 1:
+            result.append(f"Number used twice, or not in 0..{first.num_processes - 1}: {report.name}.")
+        result += _differences(report, first, max_skew_s=max_skew_s)
+        if report.folder_problem:
+            result.append(f"{report.name}: {report.folder_problem}.")
+        elif report.folder and report.free_bytes < _MIN_FREE_BYTES:
+            result.append(f"{report.name} has {report.free_bytes / 2**30:.2f} GiB free in {report.folder}.")
+    return result
 
 
-def _different(facts: Facts, first: Facts) -> list[str]:
-    names = sorted(facts.versions.keys() | first.versions.keys())
-    return [
-        f"{facts.name} has {name} {facts.versions.get(name, 'none')}, {first.name} has "
-        f"{first.versions.get(name, 'none')}."
-        for name in names
-        if facts.versions.get(name) != first.versions.get(name)
-    ]
+def _differences(report: Report, first: Report, *, max_skew_s: float) -> Iterator[str]:
+    if report.num_processes != first.num_processes:
+        yield f"{report.name} has --num_processes={report.num_processes}, {first.name} has {first.num_processes}."
+    for package in sorted(report.versions.keys() | first.versions.keys()):
+        version, expected = (each.versions.get(package, "none") for each in (report, first))
+        if version != expected:
+            yield f"{report.name} has {package} {version}, {first.name} has {expected}."
+    if abs(report.skew_s) > max_skew_s:
+        yield f"The clock of {report.name} is {report.skew_s:+.1f} s off that of {first.name}: use NTP."
 
 
 def device_problems(devices: Mapping[int, int], *, num_processes: int) -> list[str]:
-    """Which processes have another number of devices than process 0, of `{process: devices}`."""
+    """Returns which processes have another number of devices than process 0, given `{process: devices}`."""
     expected = devices.get(0, 0)
     return [
         f"Process {process} has {devices.get(process, 0)} devices, process 0 has {expected}."

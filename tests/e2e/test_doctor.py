@@ -75,9 +75,31 @@ def test_without_process_0_the_others_say_so(doctor):
         (["--num_processes=2"], "--num_processes needs --coordinator_address"),
         (["--coordinator_address=a:1"], "--coordinator_address needs --num_processes and --process_id"),
         (["--coordinator_address=a:1", "--num_processes=2", "--process_id=2"], "--process_id=2 must be in 0..1"),
+        (["--num_processes=two"], "flag --num_processes=two: invalid literal"),
+        (["--timeout_s=-1"], "flag --timeout_s=-1"),
+        (["--timeouts=1"], "Unknown command line flag 'timeouts'"),
+        (["now"], "unknown argument 'now'"),
     ],
 )
 def test_flags_that_make_no_sense_are_refused(doctor, given, message):
     ((code, output),) = doctor(given)
     assert code == 2
     assert message in output
+    assert output.count("\n") == 1
+
+
+def test_variables_stand_for_flags(doctor, monkeypatch):
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:port")
+    monkeypatch.setenv("SLURM_NTASKS", "3")
+    monkeypatch.setenv("SLURM_PROCID", "2")
+    ((code, output),) = doctor([])
+    assert code == 1
+    assert output.startswith("Process 2 of 3 on ")
+    assert "--coordinator_address='localhost:port' must be HOST:PORT" in output
+
+
+def test_help_describes_the_command_and_its_flags(doctor):
+    ((code, output),) = doctor(["--help"])
+    assert code == 0
+    assert output.startswith("Checks whether these hosts can train together")
+    assert "--max_skew_s: The allowed difference between clocks." in output

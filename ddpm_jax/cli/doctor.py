@@ -1,0 +1,81 @@
+"""Checks whether these hosts can train together, and names the host that is missing or differs.
+
+    ddpm-doctor --coordinator_address=HOST:PORT --num_processes=N --process_id=I [--workdir=DIR]
+
+Run it, or python -m ddpm_jax.doctor, on all hosts at the same time. A single machine needs no flags.
+Exit code 0: healthy; 1: not healthy; 2: wrong flags.
+"""
+
+import functools
+import logging
+import os
+import sys
+
+from absl import flags
+
+from ddpm_jax import doctor
+
+
+def main() -> None:
+    """Checks the hosts that the flags describe, prints the problems, and exits with 0, 1 or 2 as said above."""
+    try:
+        values = _define_flags()
+        arguments = values(sys.argv)[1:]
+        if values.help:
+            print(__doc__ + values.get_help(include_special_flags=False))
+            return
+        if arguments:
+            raise flags.Error(f"unknown argument {arguments[0]!r}; flags are --NAME=VALUE.")
+        processes = _processes(values)
+    except flags.Error as error:
+        print(f"ddpm-doctor: {error}", file=sys.stderr)
+        sys.exit(2)
+    log = logging.getLogger("ddpm_jax.doctor")
+    log.setLevel(logging.INFO)
+    log.addHandler(logging.StreamHandler(sys.stdout))
+    limits = dict(timeout_s=values.timeout_s, max_skew_s=values.max_skew_s)
+    problems = doctor.check_hosts(**processes, workdir=values.workdir, **limits)
+    for problem in problems:
+        print(f"WRONG: {problem}")
+    print("Not healthy." if problems else "Healthy.", flush=True)
+    if problems:
+        os._exit(1)  # at once: if JAX hangs, its threads would keep the process alive
+
+
+def _define_flags() -> flags.FlagValues:
+    """Defines the flags, with defaults from the variables that train.py reads, and from SLURM's for the numbers."""
+    values = flags.FlagValues()
+    boolean, text, integer, seconds = (
+        functools.partial(define, flag_values=values)
+        for define in (flags.DEFINE_bool, flags.DEFINE_string, flags.DEFINE_integer, flags.DEFINE_float)
+    )
+    address = _variable("JAX_COORDINATOR_ADDRESS")
+    num_processes = _variable("JAX_NUM_PROCESSES", "SLURM_NTASKS")
+    process_id = _variable("JAX_PROCESS_ID", "SLURM_PROCID")
+    boolean("help", False, "Print this text and exit.", short_name="h")
+    text("coordinator_address", address, "HOST:PORT of process 0; $JAX_COORDINATOR_ADDRESS.")
+    integer("num_processes", num_processes, "How many there are; $JAX_NUM_PROCESSES, $SLURM_NTASKS.", lower_bound=1)
+    integer("process_id", process_id, "Which this is, from 0; $JAX_PROCESS_ID, $SLURM_PROCID.")
+    text("workdir", "", "A folder: checks that all processes can write to it and share it.")
+    seconds("timeout_s", doctor.TIMEOUT_S, "The time for all to connect, and again for JAX to start.", lower_bound=0.0)
+    seconds("max_skew_s", doctor.MAX_SKEW_S, "The allowed difference between clocks.", lower_bound=0.0)
+    return values
+
+
+def _variable(*names: str) -> str | None:
+    """Returns the first of the environment variables that is set and not empty."""
+    return next((os.environ[name] for name in names if os.environ.get(name)), None)
+
+
+def _processes(values: flags.FlagValues) -> dict[str, str | int]:
+    """Returns the arguments for `check_hosts`, or raises flags.Error if the flags contradict each other."""
+    address, number, count = values.coordinator_address, values.process_id, values.num_processes
+    if not address and count in (None, 1):
+        return {}
+    if not address:
+        raise flags.Error("--num_processes needs --coordinator_address and --process_id.")
+    if count is None or number is None:
+        raise flags.Error("--coordinator_address needs --num_processes and --process_id.")
+    if not 0 <= number < count:
+        raise flags.Error(f"--process_id={number} must be in 0..{count - 1}.")
+    return dict(coordinator_address=address, num_processes=count, process_id=number)

@@ -1,0 +1,86 @@
+"""Collects the report of one process about itself, without JAX's devices: on a TPU pod those need all hosts."""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import platform
+import shutil
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+
+MARKER = ".doctor-"  # begins the names of files that show whether a folder is writable and shared
+_PACKAGES = ("ddpm_jax", "jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Describes one process, in JSON values."""
+
+    process: int
+    num_processes: int  # that this process was started with
+    host: str
+    versions: dict[str, str]
+    folder: str  # the work folder, or the nearest one above it that exists; '' to leave it unchecked
+    folder_problem: str  # '' if there is none
+    free_bytes: int  # on the disk of `folder`
+    skew_s: float = 0.0  # the clock of this process minus that of process 0
+
+    @property
+    def name(self) -> str:
+        """Names the process and its host."""
+        return f"process {self.process} ({self.host})"
+
+    def describe(self) -> str:
+        """Returns the report as lines of text."""
+        versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        disk = f"\n  {self.folder}: {self.free_bytes / 2**30:.1f} GiB free" if self.folder else ""
+        return f"Process {self.process} of {self.num_processes} on {self.host}\n  {versions}{disk}"
+
+
+def make_report(*, process: int, num_processes: int, workdir: str) -> Report:
+    """Collects the report of this process."""
+    path = Path(workdir).expanduser().absolute()
+    folder = str(next(folder for folder in (path, *path.parents) if folder.is_dir())) if workdir else ""
+    return Report(
+        process=process,
+        num_processes=num_processes,
+        host=socket.gethostname(),
+        versions=_versions(),
+        folder=folder,
+        folder_problem=check_folder(folder),
+        free_bytes=shutil.disk_usage(folder).free if folder else 0,
+    )
+
+
+def check_folder(folder: str, *, marker: str = "") -> str:
+    """Returns why a folder cannot be written or is not the one where process 0 created `marker`; '' if all is well."""
+    if not folder:
+        return ""
+    if marker and not Path(marker).exists():
+        return f"does not see {marker}, which process 0 has just created: --workdir is not one shared folder"
+    try:
+        tempfile.NamedTemporaryFile(prefix=MARKER, dir=folder).close()
+    except OSError as error:
+        return f"cannot write in {folder}: {error.strerror}"
+    return ""
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version(), "commit": _commit()}
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
+
+
+def _commit() -> str:
+    """Returns the commit that this package is checked out at, with '-dirty' if files differ from it, or 'none'."""
+    root = Path(__file__).parents[2]
+    command = ["git", f"--git-dir={root / '.git'}", f"--work-tree={root}"]  # or git would search the folders above
+    command += ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "none"
