@@ -29,29 +29,29 @@ def measure(*, quick: bool) -> Report:
     training, batch = workloads.Training(config), workloads.pixels(config)
     steps, saves = (50 if hardware.on_gpu() else 3), (2 if quick else 3)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(training.state))
-    found = Report(
+    results = Report(
         "Checkpoints", {"state": f"{size / 2**30:.2f} GiB", "steps around a save": steps, "batch": len(batch[0])}
     )
     training.run(batch, dispatches=2)  # compiles
     plain, held, whole, calls = [], [], [], []
     with tempfile.TemporaryDirectory() as folder:
-        saved = checkpoint.Checkpoints(Path(folder), keep=2, keep_period=0)
+        checkpoints = checkpoint.Checkpoints(Path(folder), keep=2, keep_period=0)
         for _ in range(saves):
             plain.append(_seconds(lambda: training.run(batch, dispatches=steps)))
             begin = time.perf_counter()
-            calls.append(_seconds(lambda: saved.save(training.state)))
+            calls.append(_seconds(lambda: checkpoints.save(training.state)))
             training.run(batch, dispatches=steps)
             held.append(time.perf_counter() - begin - plain[-1])
-            saved.wait()
+            checkpoints.wait()
             whole.append(time.perf_counter() - begin)
-        restored = [_seconds(lambda: saved.restore(_like(training.state))) for _ in range(saves)]
-        saved.close()
+        restored = [_seconds(lambda: checkpoints.restore(_like(training.state))) for _ in range(saves)]
+        checkpoints.close()
         arrays = [torch.from_numpy(np.array(leaf)) for leaf in jax.tree.leaves(training.state)]
         theirs = [_seconds(lambda: torch.save(arrays, Path(folder) / "arrays.pt")) for _ in range(saves)]
         theirs_restored = [
             _seconds(lambda: torch.load(Path(folder) / "arrays.pt", weights_only=True)) for _ in range(saves)
         ]
-    found.add(
+    results.add(
         {
             f"{steps} steps": plain,
             "held up by a save: the call": calls,
@@ -65,8 +65,8 @@ def measure(*, quick: bool) -> Report:
     )
     interval = _EVERY * min(plain) / steps
     share = statistics.median(held) / interval
-    found.ratios = {f"share of {_EVERY} steps that a save costs": Ratio(max(0.0, share), at_most=0.02)}
-    return found
+    results.ratios = {f"share of {_EVERY} steps that a save costs": Ratio(max(0.0, share), at_most=0.02)}
+    return results
 
 
 def _like(state):

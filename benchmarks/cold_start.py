@@ -21,7 +21,7 @@ _ROOT = Path(__file__).parents[1]
 
 def measure(*, quick: bool) -> Report:
     """Seconds, by `train.py` and `sample.py`."""
-    found = Report("Cold start", {"from": "the command", "to": "the first report of a step, or the first samples"})
+    results = Report("Cold start", {"from": "the command", "to": "the first report of a step, or the first samples"})
     repeats = 1 if quick else 3
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -33,8 +33,8 @@ def measure(*, quick: bool) -> Report:
             train = [["train.py", *settings, f"--workdir={run}"] for run in runs]
             sample = [["sample.py", "--num_samples=1", f"--workdir={runs[0]}", f"--out={run}.npz"] for run in runs]
             for what, commands in (("step", train), ("sample", sample)):
-                _compare(found, f"{model}, first {what}", commands, cache=folder / f"{model} {what}")
-    return found
+                _compare(results, f"{model}, first {what}", commands, cache=folder / f"{model} {what}")
+    return results
 
 
 def _digits() -> list[str]:
@@ -55,12 +55,12 @@ def _cifar10(images: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def _compare(found: Report, what: str, commands: list[list[str]], *, cache: Path) -> None:
+def _compare(results: Report, what: str, commands: list[list[str]], *, cache: Path) -> None:
     """The first command fills the cache and is the one without; the others find it full."""
     first, *others = (_seconds(command, cache) for command in commands)
-    found.rows[f"{what}, nothing kept"] = Measured([first], "s")
-    found.rows[f"{what}, compiled programs kept"] = Measured(others, "s")
-    found.ratios[f"{what}: time saved by the cache"] = Ratio(1.0 - min(others) / first)
+    results.rows[f"{what}, nothing kept"] = Measured([first], "s")
+    results.rows[f"{what}, compiled programs kept"] = Measured(others, "s")
+    results.ratios[f"{what}: time saved by the cache"] = Ratio(1.0 - min(others) / first)
 
 
 def _seconds(arguments: list[str], cache: Path) -> float:

@@ -24,13 +24,13 @@ def run(measure: Callable[..., report.Report]) -> None:
     add_flags(parser)
     arguments = parser.parse_args()
     before = os.getloadavg()[0]
-    found = measure(quick=arguments.quick)
+    results = measure(quick=arguments.quick)
     environment = hardware.describe() | {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "load_average": [before, os.getloadavg()[0]],  # of the last minute, before and after
         "quick": arguments.quick,
     }
-    kept = report.to_json(found, environment)
+    kept = report.to_json(results, environment)
     print(report.markdown(kept), flush=True)
     folder = arguments.results or (None if arguments.quick else RESULTS)
     if folder is not None:

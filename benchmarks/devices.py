@@ -29,27 +29,29 @@ _STEP, _MEAN, _PMAP, _SHARD_MAP = "train step", "mean of the gradients", "pmap, 
 
 def measure(*, quick: bool) -> Report:
     """Each arrangement in processes of its own, as JAX fixes its devices when it starts."""
-    found = Report("Devices", {"global batch": workloads.cifar10(quick=quick).train.batch_size, "devices": "on a CPU"})
+    results = Report(
+        "Devices", {"global batch": workloads.cifar10(quick=quick).train.batch_size, "devices": "on a CPU"}
+    )
     arrangements = {"1 device": (1, 1), "2 devices": (1, 2), "4 devices": (1, 4), "8 devices": (1, 8)}
     arrangements |= {"2 processes of 2": (2, 2)}
     for name, (processes, devices) in arrangements.items():
         for what, seconds in _in_processes(processes, devices, quick=quick).items():
-            found.rows[f"{name}: {what}"] = Measured(seconds, "s")
-    one = min(found.rows[f"1 device: {_STEP}"].values)
+            results.rows[f"{name}: {what}"] = Measured(seconds, "s")
+    one = min(results.rows[f"1 device: {_STEP}"].values)
     for name in arrangements:
         step, mean, pmap, shard_map = (
-            min(found.rows[f"{name}: {w}"].values) for w in (_STEP, _MEAN, _PMAP, _SHARD_MAP)
+            min(results.rows[f"{name}: {w}"].values) for w in (_STEP, _MEAN, _PMAP, _SHARD_MAP)
         )
-        found.ratios[f"{name}: time of a step over that of 1 device"] = Ratio(step / one)
-        found.ratios[f"{name}: share of the mean of the gradients in a step"] = Ratio(mean / step)
-        found.ratios[f"{name}: share of what pmap costs over jit(shard_map)"] = Ratio(
+        results.ratios[f"{name}: time of a step over that of 1 device"] = Ratio(step / one)
+        results.ratios[f"{name}: share of the mean of the gradients in a step"] = Ratio(mean / step)
+        results.ratios[f"{name}: share of what pmap costs over jit(shard_map)"] = Ratio(
             (pmap - shard_map) / step, at_most=0.03
         )
-    return found
+    return results
 
 
 def _in_processes(processes: int, devices: int, *, quick: bool) -> dict[str, list[float]]:
-    """Runs `_child` in each process; returns what the first found."""
+    """Runs `_child` in each process; returns what the first results."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
@@ -129,9 +131,9 @@ def _shard_mapped() -> Callable:
     """What `pmap_train_steps` does, with arrays that are global on the way in and out: nothing is converted."""
     spec = PartitionSpec(None, parallel.AXIS)
 
-    def steps(state: Any, pixels: jax.Array, asked: jax.Array) -> Any:
+    def steps(state: Any, pixels: jax.Array, stop_code: jax.Array) -> Any:
         state, metrics = jax.lax.scan(_idle_step, state, pixels)
-        return state, metrics, jax.lax.pmax(asked, parallel.AXIS)
+        return state, metrics, jax.lax.pmax(stop_code, parallel.AXIS)
 
     mapped = jax.jit(
         jax.shard_map(
@@ -142,13 +144,13 @@ def _shard_mapped() -> Callable:
     )  # fmt: skip
     place = NamedSharding(_mesh(), spec)
     flags = NamedSharding(_mesh(), PartitionSpec(parallel.AXIS))
-    asked = np.zeros(jax.local_device_count(), np.int32)
+    stop_code = np.zeros(jax.local_device_count(), np.int32)
 
     def run(state: Any, pixels: np.ndarray) -> Any:
         return mapped(
             state,
             jax.make_array_from_process_local_data(place, pixels),
-            jax.make_array_from_process_local_data(flags, asked),
+            jax.make_array_from_process_local_data(flags, stop_code),
         )
 
     return run

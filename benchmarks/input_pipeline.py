@@ -30,7 +30,7 @@ _SHAPE = (32, 32, 3)
 def measure(*, quick: bool) -> Report:
     """Images a second, and the share of waiting."""
     batch_size, num_images = 128, 512 if quick else 10_000
-    found = Report("Input pipeline", dict(images=f"{num_images} JPEGs of 32x32", batch=batch_size))
+    results = Report("Input pipeline", dict(images=f"{num_images} JPEGs of 32x32", batch=batch_size))
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder) / "files"
         encoded = _write_files(files, num_images)
@@ -47,13 +47,13 @@ def measure(*, quick: bool) -> Report:
         }
         seconds = alternate(contenders, units=batches * batch_size, repeats=2 if quick else 5).seconds
         rates = {name: Measured([1 / value for value in values], "images/s") for name, values in seconds.items()}
-        found.rows.update(rates)
-    found.rows["eaten by the train step, CIFAR-10 model"] = Measured(eaten, "images/s")
-    found.ratios["images from the folder over those eaten"] = Ratio(
+        results.rows.update(rates)
+    results.rows["eaten by the train step, CIFAR-10 model"] = Measured(eaten, "images/s")
+    results.ratios["images from the folder over those eaten"] = Ratio(
         min(rates["ours, folder"].values) / max(eaten), at_least=1.0
     )
-    found.ratios["share of the time in which the step loop waits for data"] = Ratio(waited, at_most=0.02)
-    return found
+    results.ratios["share of the time in which the step loop waits for data"] = Ratio(waited, at_most=0.02)
+    return results
 
 
 def _source(name: str, path: Path, *, memory_limit_gib: float = 4.0) -> data.Source:
@@ -80,11 +80,11 @@ def _feed(source: data.Source, *, quick: bool) -> tuple[list[float], float]:
     training.run(next(batches).images[None], dispatches=1)  # compiles
     rates, waited, begin = [], 0.0, time.perf_counter()
     for _ in range(steps):
-        asked = time.perf_counter()
+        begin_wait = time.perf_counter()
         images = next(batches).images[None]
-        waited += time.perf_counter() - asked
+        waited += time.perf_counter() - begin_wait
         training.run(images, dispatches=1)
-        rates.append(config.train.batch_size / (time.perf_counter() - asked))
+        rates.append(config.train.batch_size / (time.perf_counter() - begin_wait))
     total = time.perf_counter() - begin
     batches.close()
     return rates, waited / total

@@ -3,20 +3,17 @@
 On a GPU PyTorch's peak is measured beside it; on a CPU PyTorch does not say. python -m benchmarks.memory [--quick]
 """
 
-import jax
-
 from benchmarks import command, hardware, workloads
 from benchmarks.report import Measured, Ratio, Report
-from ddpm_jax import parallel
-from ddpm_jax.runs import checkpoint, dry_run, experiment
-from train import creator, make_step
+from ddpm_jax.runs import dry_run, trainer
+from ddpm_jax.runs.experiment import make_experiment
 
 
 def measure(*, quick: bool) -> Report:
     """GiB, at the paper's batch of 128."""
     base = workloads.cifar10(quick=quick)
     base.train.batch_size = 8 if quick else 128
-    found = Report("Memory of the train step", dict(batch=base.train.batch_size, precision=base.model.dtype))
+    results = Report("Memory of the train step", dict(batch=base.train.batch_size, precision=base.model.dtype))
     plain = f"batch {base.train.batch_size}"
     variants = {
         plain: {},
@@ -29,21 +26,17 @@ def measure(*, quick: bool) -> Report:
     for name, changes in variants.items():
         config = base.copy_and_resolve_references()
         config.update_from_flattened_dict(changes)
-        found.rows[name] = Measured([_needed(config) / 2**30], "GiB")
+        results.rows[name] = Measured([_needed(config) / 2**30], "GiB")
     for name in list(variants)[1:]:
-        found.ratios[f"{name}, over {plain}"] = Ratio(found.rows[name].values[0] / found.rows[plain].values[0])
+        results.ratios[f"{name}, over {plain}"] = Ratio(results.rows[name].values[0] / results.rows[plain].values[0])
     if hardware.on_gpu():
-        found.rows["PyTorch eager, peak"] = Measured([_torch_peak(base) / 2**30], "GiB")
-    return found
+        results.rows["PyTorch eager, peak"] = Measured([_torch_peak(base) / 2**30], "GiB")
+    return results
 
 
 def _needed(config) -> int:
-    """Bytes on each device."""
-    made = experiment.make(config)
-    optimizer, train_step = make_step(made)
-    state = checkpoint.abstract(jax.eval_shape(creator(made, optimizer)), parallel.replicated())
-    shape = (1, config.train.batch_size, *made.image_shape)
-    return dry_run.cost(parallel.lower_train_steps(train_step, state, shape=shape)).memory
+    """Returns the bytes that a step needs on each device."""
+    return dry_run.cost(trainer.lower(make_experiment(config))).memory
 
 
 def _torch_peak(config) -> int:
@@ -52,7 +45,7 @@ def _torch_peak(config) -> int:
     from benchmarks import torch_training, torch_unet
 
     torch.cuda.reset_peak_memory_stats()
-    steps = torch_training.train_steps(experiment.make(config), torch_unet.variants()["PyTorch eager, channels_last"])
+    steps = torch_training.train_steps(make_experiment(config), torch_unet.variants()["PyTorch eager, channels_last"])
     batch = workloads.pixels(config)
     for _ in range(3):
         steps(batch)

@@ -1,4 +1,4 @@
-"""What a benchmark found: as JSON to keep, and as Markdown to read."""
+"""The results of a benchmark: as JSON to keep, and as Markdown to read."""
 
 import dataclasses
 import json
@@ -60,7 +60,7 @@ def to_json(report: Report, environment: dict[str, Any]) -> dict[str, Any]:
 
 
 def markdown(kept: dict[str, Any]) -> str:
-    """The tables of what `to_json` made."""
+    """Formats the report that `to_json` wrote as tables."""
     env = kept["environment"]
     device = f"{env['devices']} x {env['device']}" if env["devices"] > 1 else env["device"]
     settings = ", ".join(f"{name} {value}" for name, value in kept["settings"].items())

@@ -6,32 +6,32 @@ import torch
 from diffusers import DDPMScheduler
 
 from benchmarks import torch_unet
-from ddpm_jax.runs import experiment
+from ddpm_jax.runs.experiment import Experiment
 
 
-def scheduler(made: experiment.Experiment) -> DDPMScheduler:
+def scheduler(experiment: Experiment) -> DDPMScheduler:
     """The process of an experiment."""
-    diffusion = made.config.diffusion
+    diffusion = experiment.config.diffusion
     return DDPMScheduler(
         num_train_timesteps=diffusion.num_timesteps,
         beta_schedule=diffusion.schedule,
         beta_start=diffusion.beta_start,
         beta_end=diffusion.beta_end,
         variance_type={"fixedlarge": "fixed_large", "fixedsmall": "fixed_small"}[diffusion.var_type],
-        clip_sample=made.config.sample.clip,
+        clip_sample=experiment.config.sample.clip,
     )
 
 
 def chain(
-    made: experiment.Experiment, variant: torch_unet.Variant, *, batch_size: int, num_steps: int
+    experiment: Experiment, variant: torch_unet.Variant, *, batch_size: int, num_steps: int
 ) -> Callable[[], torch.Tensor]:
     """Returns what draws images, [B, C, H, W] on the CPU, by the last `num_steps` steps of the chain."""
     device = torch_unet.device()
-    dtype = torch.bfloat16 if made.config.model.dtype == "bfloat16" else torch.float32
-    denoise = torch_unet.arrange(torch_unet.make(made).eval().to(dtype), variant)
-    steps = scheduler(made)
-    steps.set_timesteps(made.process.num_timesteps)
-    height, width, channels = made.image_shape
+    dtype = torch.bfloat16 if experiment.config.model.dtype == "bfloat16" else torch.float32
+    denoise = torch_unet.arrange(torch_unet.make(experiment).eval().to(dtype), variant)
+    steps = scheduler(experiment)
+    steps.set_timesteps(experiment.process.num_timesteps)
+    height, width, channels = experiment.image_shape
     memory_format = torch.channels_last if variant.channels_last else torch.contiguous_format
 
     @torch.inference_mode()

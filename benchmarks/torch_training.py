@@ -6,26 +6,26 @@ import numpy as np
 import torch
 
 from benchmarks import torch_unet
-from ddpm_jax.runs import experiment
+from ddpm_jax.runs.experiment import Experiment
 
 
-def train_steps(made: experiment.Experiment, variant: torch_unet.Variant) -> Callable[[np.ndarray], torch.Tensor]:
+def train_steps(experiment: Experiment, variant: torch_unet.Variant) -> Callable[[np.ndarray], torch.Tensor]:
     """Returns `(pixels [K, B, H, W, C] uint8) -> loss`, K steps; the loss may not be computed yet.
 
     The network is in the precision of the config: bfloat16 by autocast, as PyTorch trains with float32 weights.
     """
-    device, optim = torch_unet.device(), made.config.optim
-    network = torch_unet.make(made).train()
+    device, optim = torch_unet.device(), experiment.config.optim
+    network = torch_unet.make(experiment).train()
     denoise = torch_unet.arrange(network, variant)
     parameters = list(network.parameters())
     averages = [parameter.detach().clone() for parameter in parameters]
     optimizer = torch.optim.Adam(parameters, lr=optim.lr, fused=True)
-    alphas_cumprod = torch.tensor(np.asarray(made.process.alphas_cumprod), device=device)
-    half = made.config.model.dtype == "bfloat16"
+    alphas_cumprod = torch.tensor(np.asarray(experiment.process.alphas_cumprod), device=device)
+    half = experiment.config.model.dtype == "bfloat16"
 
     def step(pixels: torch.Tensor) -> torch.Tensor:
         x_0 = pixels.to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 127.5 - 1.0  # [B, C, H, W]
-        if made.config.data.flip:
+        if experiment.config.data.flip:
             flipped = torch.rand(len(x_0), 1, 1, 1, device=device) < 0.5
             x_0 = torch.where(flipped, x_0.flip(-1), x_0)
         if variant.channels_last:

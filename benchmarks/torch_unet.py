@@ -9,7 +9,7 @@ import torch._inductor.config
 from diffusers import UNet2DModel
 
 from benchmarks import hardware
-from ddpm_jax.runs import experiment
+from ddpm_jax.runs.experiment import Experiment
 from ddpm_jax.unet import GROUPS
 
 
@@ -22,15 +22,15 @@ class Variant(NamedTuple):
 
 def variants() -> dict[str, Variant]:
     """The ways that are worth a try on this machine."""
-    found = {
+    results = {
         "PyTorch eager": Variant(False, None),
         "PyTorch eager, channels_last": Variant(True, None),
         "torch.compile": Variant(False, "default"),
         "torch.compile, channels_last": Variant(True, "default"),
     }
     if hardware.on_gpu():
-        found["torch.compile, CUDA graphs"] = Variant(True, "reduce-overhead")
-    return found
+        results["torch.compile, CUDA graphs"] = Variant(True, "reduce-overhead")
+    return results
 
 
 def device() -> torch.device:
@@ -38,18 +38,18 @@ def device() -> torch.device:
     return torch.device("cuda" if hardware.on_gpu() else "cpu")
 
 
-def make(made: experiment.Experiment) -> UNet2DModel:
+def make(experiment: Experiment) -> UNet2DModel:
     """The network of an experiment, as google/ddpm-cifar10-32 configures it for CIFAR-10.
 
     Raises:
         ValueError: if it has not as many parameters as ours.
     """
-    model, height = made.config.model, made.image_shape[0]
+    model, height = experiment.config.model, experiment.image_shape[0]
     attention = [height // 2**level in model.attn_resolutions for level in range(len(model.ch_mult))]
     network = UNet2DModel(
-        sample_size=made.image_shape[:2],
-        in_channels=made.image_shape[-1],
-        out_channels=made.model.out_ch,
+        sample_size=experiment.image_shape[:2],
+        in_channels=experiment.image_shape[-1],
+        out_channels=experiment.model.out_ch,
         layers_per_block=model.num_res_blocks,
         block_out_channels=tuple(model.ch * mult for mult in model.ch_mult),
         down_block_types=tuple("AttnDownBlock2D" if attend else "DownBlock2D" for attend in attention),
@@ -63,7 +63,7 @@ def make(made: experiment.Experiment) -> UNet2DModel:
         freq_shift=1,
     )
     theirs = sum(parameter.numel() for parameter in network.parameters())
-    ours = sum(leaf.size for leaf in jax.tree.leaves(made.abstract_params()))
+    ours = sum(leaf.size for leaf in jax.tree.leaves(experiment.abstract_params()))
     if theirs != ours:
         raise ValueError(f"UNet2DModel has {theirs:,} parameters, and our network {ours:,}: not the same.")
     return network.to(device())

@@ -27,28 +27,30 @@ def compare(title: str, config: ml_collections.ConfigDict, *, quick: bool) -> Re
     product, product_flops = hardware.matrix_product(config.model.dtype, quick=quick)
     contenders = {OURS: lambda: ours.run(batch, dispatches=steps)}
     for name, variant in torch_unet.variants().items():
-        contenders[name] = _repeated(torch_training.train_steps(ours.made, variant), batch, steps)
+        contenders[name] = _repeated(torch_training.train_steps(ours.experiment, variant), batch, steps)
     units = dict.fromkeys(contenders, steps) | {PRODUCT: 1}
     rounds = alternate(
         contenders | {PRODUCT: product}, units=units, repeats=2 if quick else 10, warmups=1 if quick else 2
     )
 
-    seconds, flops = rounds.seconds, ours.flops(batch.shape)
+    seconds, flops = rounds.seconds, ours.flops()
     limit = min(seconds.pop(PRODUCT)) * flops / product_flops  # seconds a step at the speed of the product
     best = fastest(seconds, torch_unet.variants())
-    found = Report(title, dict(batch=config.train.batch_size, precision=config.model.dtype, devices=jax.device_count()))
-    found.add(seconds, "s/step")
-    found.ratios = {
+    results = Report(
+        title, dict(batch=config.train.batch_size, precision=config.model.dtype, devices=jax.device_count())
+    )
+    results.add(seconds, "s/step")
+    results.ratios = {
         f"speed over the fastest PyTorch ({best})": Ratio(
             ratio(seconds[best], seconds[OURS]), at_least=1.25 if hardware.on_gpu() else 1.0
         ),
         "share of the speed of a large matrix product": Ratio(limit / min(seconds[OURS])),
     }
-    found.notes = [
+    results.notes = [
         f"{flops:.3g} floating-point operations a step; a large matrix product makes {flops / limit:.3g} a second. "
         f"First call, with compilation: {', '.join(f'{name} {rounds.first[name]:.1f} s' for name in seconds)}."
     ]
-    return found
+    return results
 
 
 def _repeated(train_steps, batch, steps: int):

@@ -6,13 +6,13 @@ import jax
 import ml_collections
 import numpy as np
 
-import train
 from benchmarks import hardware
 from configs import celebahq256 as celebahq256_config
 from configs import cifar10 as cifar10_config
 from configs import digits as digits_config
-from ddpm_jax import parallel
-from ddpm_jax.runs import experiment
+from ddpm_jax import data, parallel
+from ddpm_jax.runs import trainer
+from ddpm_jax.runs.experiment import make_experiment
 
 
 def cifar10(*, quick: bool) -> ml_collections.ConfigDict:
@@ -63,14 +63,15 @@ class Training:
     """The train step as train.py runs it: mapped over the devices, the state donated and kept here."""
 
     def __init__(self, config: ml_collections.ConfigDict):
-        self.made = experiment.make(config)
-        optimizer, self._train_step = train.make_step(self.made)
-        self.state = parallel.replicate(train.creator(self.made, optimizer)())
-        self._steps = parallel.pmap_train_steps(self._train_step)
+        self.experiment = make_experiment(config)
+        optimizer, train_step = trainer.make_step(self.experiment)
+        self.state = parallel.replicate(trainer.make_init(self.experiment, optimizer)())
+        self._steps = parallel.pmap_train_steps(train_step)
 
     def dispatch(self, images: np.ndarray) -> Any:
         """Makes the steps of one dispatch, [K, B, H, W, C]; returns the metrics, perhaps before they are computed."""
-        self.state, metrics, _ = self._steps(self.state, images)
+        batch = data.Batch(images, np.zeros(images.shape[:2], np.int32))
+        self.state, metrics, _ = self._steps(self.state, batch)
         return metrics
 
     def run(self, images: np.ndarray, *, dispatches: int) -> None:
@@ -79,7 +80,6 @@ class Training:
             metrics = self.dispatch(images)
         jax.block_until_ready((self.state, metrics))
 
-    def flops(self, shape: tuple[int, ...]) -> float:
-        """Of one step with pixels of this shape, on all devices: see `dry_run.cost`."""
-        lowered = parallel.lower_train_steps(self._train_step, self.state, shape=shape)
-        return lowered.cost_analysis()["flops"] * jax.device_count()
+    def flops(self) -> float:
+        """Counts the operations of one step, on all devices: see `dry_run.cost`."""
+        return trainer.lower(self.experiment).cost_analysis()["flops"] * jax.device_count()

@@ -4,14 +4,14 @@ The paper: 500k steps; 63 hours on a TPU v3-8 at 2.2 steps/s. An independent run
 As in the official code the variance is fixedsmall here, and fixedlarge on CIFAR-10. The paper gives no warm-up or
 clipping for this size; the official code's are those of CIFAR-10.
 
-Run: python train.py --config=configs/celebahq256.py --workdir=runs/celebahq256
-The data: python -m ddpm_jax.data prepare celeb_a_hq/256 says what it needs, or a folder of images, with
+Run: ddpm-train --config=celebahq256 --workdir=runs/celebahq256
+The data: ddpm-data prepare celeb_a_hq/256 prints what it needs. Or a folder of images, with
     --config.data.name=image_folder --config.data.data_dir=celeba_hq_256
 """
 
 import ml_collections
 
-from configs import default
+from ddpm_jax.configs import default
 
 
 def get_config() -> ml_collections.ConfigDict:

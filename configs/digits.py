@@ -3,12 +3,12 @@
 Not in the paper; its schedule, loss and architecture, with the smallest width. 355 more images are held out: the split
 'test', which evaluate.py measures.
 
-Run: python train.py --config=configs/digits.py --workdir=runs/digits
+Run: ddpm-train --config=digits --workdir=runs/digits
 """
 
 import ml_collections
 
-from configs import default
+from ddpm_jax.configs import default
 
 
 def get_config() -> ml_collections.ConfigDict:

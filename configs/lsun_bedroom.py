@@ -3,14 +3,14 @@
 The paper: 2.4M steps; 303 hours on a TPU v3-8 at 2.2 steps/s. No flips, as Appendix B says of this data set; the
 official command turns them off for LSUN Cat instead.
 
-Run: python train.py --config=configs/lsun_bedroom.py --workdir=runs/lsun_bedroom
-The data: python -m ddpm_jax.data prepare lsun/bedroom says what it needs, or a folder of images, with
+Run: ddpm-train --config=lsun_bedroom --workdir=runs/lsun_bedroom
+The data: ddpm-data prepare lsun/bedroom prints what it needs. Or a folder of images, with
     --config.data.name=image_folder --config.data.data_dir=FOLDER
 """
 
 import ml_collections
 
-from configs import celebahq256
+from ddpm_jax.configs import celebahq256
 
 
 def get_config() -> ml_collections.ConfigDict:

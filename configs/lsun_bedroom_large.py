@@ -3,14 +3,14 @@
 The paper: 1.15M steps, the time they took is not given. Its width is not given either: 192 channels make 255,677,955
 parameters.
 
-Run: python train.py --config=configs/lsun_bedroom_large.py --workdir=runs/lsun_bedroom_large
-The data: python -m ddpm_jax.data prepare lsun/bedroom says what it needs, or a folder of images, with
+Run: ddpm-train --config=lsun_bedroom_large --workdir=runs/lsun_bedroom_large
+The data: ddpm-data prepare lsun/bedroom prints what it needs. Or a folder of images, with
     --config.data.name=image_folder --config.data.data_dir=FOLDER
 """
 
 import ml_collections
 
-from configs import lsun_bedroom
+from ddpm_jax.configs import lsun_bedroom
 
 
 def get_config() -> ml_collections.ConfigDict:

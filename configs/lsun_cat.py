@@ -3,14 +3,14 @@
 The paper: 1.8M steps; 227 hours on a TPU v3-8 at 2.2 steps/s. Flips, as Appendix B says of all but LSUN Bedroom; the
 official command turns them off here.
 
-Run: python train.py --config=configs/lsun_cat.py --workdir=runs/lsun_cat
-The data: python -m ddpm_jax.data prepare lsun/cat says what it needs, or a folder of images, with
+Run: ddpm-train --config=lsun_cat --workdir=runs/lsun_cat
+The data: ddpm-data prepare lsun/cat prints what it needs. Or a folder of images, with
     --config.data.name=image_folder --config.data.data_dir=FOLDER
 """
 
 import ml_collections
 
-from configs import celebahq256
+from ddpm_jax.configs import celebahq256
 
 
 def get_config() -> ml_collections.ConfigDict:

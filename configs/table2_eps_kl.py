@@ -2,12 +2,12 @@
 
 The paper: Inception score 7.67 +- 0.13, FID 13.51, at most 3.70 bits/dim. Otherwise all is as in cifar10.py.
 
-Run: python train.py --config=configs/table2_eps_kl.py --workdir=runs/table2_eps_kl
+Run: ddpm-train --config=table2_eps_kl --workdir=runs/table2_eps_kl
 """
 
 import ml_collections
 
-from configs import cifar10
+from ddpm_jax.configs import cifar10
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -2,12 +2,12 @@
 
 The paper: Inception score 8.06 +- 0.09, FID 13.22. Otherwise all is as in cifar10.py.
 
-Run: python train.py --config=configs/table2_xprev_kl.py --workdir=runs/table2_xprev_kl
+Run: ddpm-train --config=table2_xprev_kl --workdir=runs/table2_xprev_kl
 """
 
 import ml_collections
 
-from configs import cifar10
+from ddpm_jax.configs import cifar10
 
 
 def get_config() -> ml_collections.ConfigDict:

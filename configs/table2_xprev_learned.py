@@ -2,12 +2,12 @@
 
 The paper: Inception score 7.28 +- 0.10, FID 23.69. Otherwise all is as in cifar10.py.
 
-Run: python train.py --config=configs/table2_xprev_learned.py --workdir=runs/table2_xprev_learned
+Run: ddpm-train --config=table2_xprev_learned --workdir=runs/table2_xprev_learned
 """
 
 import ml_collections
 
-from configs import cifar10
+from ddpm_jax.configs import cifar10
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -2,12 +2,12 @@
 
 The paper: unstable to train, scores out of range. Otherwise all is as in cifar10.py.
 
-Run: python train.py --config=configs/table2_xprev_mse.py --workdir=runs/table2_xprev_mse
+Run: ddpm-train --config=table2_xprev_mse --workdir=runs/table2_xprev_mse
 """
 
 import ml_collections
 
-from configs import cifar10
+from ddpm_jax.configs import cifar10
 
 
 def get_config() -> ml_collections.ConfigDict:

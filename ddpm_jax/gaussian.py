@@ -1,4 +1,4 @@
-"""Gaussians: the divergence of two, and the discretized one that decodes pixels (Ho et al. 2020, Section 3.3)."""
+"""Gaussians: the divergence between two, and the discretized one that decodes pixels (Ho et al. 2020, Section 3.3)."""
 
 import chex
 import jax
@@ -9,7 +9,7 @@ _FLOOR = 1e-12  # of a pixel's probability, as in the official code: no pixel co
 
 
 def normal_kl(*, mean1: jax.Array, log_variance1: jax.Array, mean2: jax.Array, log_variance2: jax.Array) -> jax.Array:
-    """KL(N(mean1, exp(log_variance1)) || N(mean2, exp(log_variance2))), elementwise, in nats."""
+    """Computes KL(N(mean1, exp(log_variance1)) || N(mean2, exp(log_variance2))), elementwise, in nats."""
     return 0.5 * (
         log_variance2
         - log_variance1
@@ -20,23 +20,23 @@ def normal_kl(*, mean1: jax.Array, log_variance1: jax.Array, mean2: jax.Array, l
 
 
 def approx_standard_normal_cdf(x: jax.Array) -> jax.Array:
-    """The normal distribution function by the tanh formula of Page 1977, with which the official code computes."""
+    """Approximates the standard normal distribution function by tanh (Page 1977), as the official code does."""
     return 0.5 * (1.0 + jnp.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x**3)))
 
 
 def discretized_gaussian_log_likelihood(x_0: jax.Array, *, mean: jax.Array, log_scale: jax.Array) -> jax.Array:
-    """log p(x_0) of 8-bit pixels under a Gaussian, integrated over each pixel's bin (Eq. 13).
+    """Computes log p(x_0) of 8-bit pixels under a Gaussian, integrated over each pixel's bin (Eq. 13).
 
-    Agrees with the official release: bins reach 1/255 to both sides, the first and the last to infinity, and a bin's
+    As in the official release, a bin reaches 1/255 to both sides, the first and the last one to infinity, and its
     probability is at least 1e-12.
 
     Args:
         x_0: any shape, pixels / 127.5 - 1, in [-1, 1].
-        mean: of the Gaussian, like x_0.
-        log_scale: the logarithm of its standard deviation, like x_0.
+        mean: of the Gaussian, shaped like x_0.
+        log_scale: the natural logarithm of its standard deviation, shaped like x_0.
 
     Returns:
-        Like x_0, in nats.
+        The logarithm of each pixel's probability in nats, shaped like x_0.
     """
     chex.assert_equal_shape([x_0, mean, log_scale])
     centred, inverse_scale = x_0 - mean, jnp.exp(-log_scale)

@@ -11,22 +11,22 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 def from_uint8(pixels: jax.Array) -> jax.Array:
-    """uint8 0..255 to float32 [-1, 1]: pixel / 127.5 - 1, as the official code."""
+    """Maps uint8 0..255 to float32 [-1, 1]: pixel / 127.5 - 1, as the official code does."""
     return jnp.asarray(pixels, jnp.float32) / 127.5 - 1.0
 
 
 def to_uint8(x: jax.Array) -> jax.Array:
-    """Float [-1, 1] to the nearest uint8; what lies outside is clipped. The inverse of `from_uint8`."""
+    """Maps floats in [-1, 1] to the nearest uint8; what lies outside is clipped. The inverse of `from_uint8`."""
     return jnp.round(jnp.clip((x + 1.0) * 127.5, 0.0, 255.0)).astype(jnp.uint8)
 
 
 def grid(pixels: np.ndarray, *, columns: int = 0, min_size: int = 512, gap: int = 1) -> np.ndarray:
-    """Lays images out in rows, small ones enlarged by whole pixels so that a person sees them.
+    """Lays images out in rows, small ones enlarged by whole pixels so that people can see them.
 
     Args:
         pixels: [N, H, W, C] uint8.
-        columns: images a row; 0: as square as can be.
-        min_size: enlarge until the picture is about this wide, in pixels.
+        columns: images a row; 0 makes the grid as square as it can be.
+        min_size: in pixels; a narrower picture is enlarged to about this width.
         gap: white pixels between images, before enlarging.
 
     Returns:
@@ -44,7 +44,7 @@ def grid(pixels: np.ndarray, *, columns: int = 0, min_size: int = 512, gap: int 
 
 
 def save_png(path: Path, picture: np.ndarray) -> None:
-    """Writes a picture [H, W, C] uint8 as PNG; of two or more than four channels, the first alone."""
+    """Writes a picture [H, W, C] uint8 as PNG: grey (C = 1), RGB (3) or RGBA (4); of any other C, channel 0 alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _to_pillow(picture).save(path)
 
@@ -52,7 +52,7 @@ def save_png(path: Path, picture: np.ndarray) -> None:
 def save_animation(path: Path, frames: np.ndarray, *, frame_ms: int = 60, last_ms: int = 2000) -> None:
     """Writes pictures [F, H, W, C] uint8 as an endless animation that pauses on the last; channels as in `save_png`.
 
-    The suffix of `path` says the format: `.webp`, in which no pixel is lost, or `.gif`, of 256 colours a frame.
+    The suffix of `path` chooses the format: `.webp`, which is lossless, or `.gif`, with 256 colours a frame.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     first, *others = map(_to_pillow, frames)

@@ -1,7 +1,7 @@
 """The variational bound in bits/dim, term by term, and progressive coding (Ho et al. 2020, Eq. 5, Section 4.3).
 
 An image's terms are a function of the image and its key alone, so they do not depend on the batch it is in. Images
-are [B, H, W, C] in [-1, 1]; `t` is 0-based, so the term of t = 0 is the decoder's, L_0, and that of t > 0 is L_t.
+are [B, H, W, C] in [-1, 1]. `t` is 0-based: the term of t = 0 is the decoder's, L_0, and the term of t > 0 is L_t.
 """
 
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from ddpm_jax.diffusion import DenoiseFn, Process, prior_bpd, q_sample, vb_terms
 
 @flax.struct.dataclass
 class Bound:
-    """The bound on each image's negative log-likelihood, in bits/dim, and how it comes about."""
+    """The bound on each image's negative log-likelihood, in bits/dim, and what it is made of."""
 
     total: jax.Array  # [B], prior + the sum of the terms
     terms: jax.Array  # [B, T], L_0 .. L_{T-1} of Eq. 5
@@ -29,14 +29,14 @@ class Bound:
 def bpd_term(
     process: Process, denoise_fn: DenoiseFn, *, x_0: jax.Array, t: jax.Array, eps: jax.Array, clip: bool = True
 ) -> tuple[jax.Array, jax.Array]:
-    """The term of the bound at `t` and the error of the x_0 predicted there, with the noise given by the caller.
+    """Computes the term of the bound at `t` and the error of the x_0 predicted there, with noise given by the caller.
 
     Args:
         process: coefficients and choices.
         denoise_fn: the network, `(x_t, t) -> model_output`.
         x_0: [B, H, W, C] in [-1, 1].
         t: [B] int32 in [0, T).
-        eps: [B, H, W, C] standard normal noise that makes x_t of x_0.
+        eps: [B, H, W, C] standard normal noise, with which x_t is drawn from q(x_t | x_0).
         clip: clip the predicted x_0 to [-1, 1], as the official evaluation does.
 
     Returns:
@@ -49,13 +49,13 @@ def bpd_term(
 
 
 def bpd_loop(process: Process, denoise_fn: DenoiseFn, *, x_0: jax.Array, keys: jax.Array, clip: bool = True) -> Bound:
-    """Every term of the bound (Eq. 5), each at an x_t of its own: one scan over T timesteps.
+    """Computes every term of the bound (Eq. 5), each at an x_t of its own: one scan over T timesteps.
 
     Args:
         process: coefficients of T timesteps.
         denoise_fn: the network, closed over its parameters.
         x_0: [B, H, W, C], 8-bit images in [-1, 1].
-        keys: [B], one an image, as `sampling.image_keys` makes them; x_t is drawn with `fold_in(key, t)`.
+        keys: [B], one an image, as `sampling.image_keys` makes them; x_t is drawn with `sampling.noise(keys, t, ...)`.
         clip: see `bpd_term`.
     """
     chex.assert_shape(keys, x_0.shape[:1])
@@ -74,8 +74,8 @@ def strata(num_timesteps: int, count: int) -> np.ndarray:
     """Splits 0..T-1 into `count` ranges that grow in proportion to t, as the terms of the bound fall about as 1 / t.
 
     Returns:
-        [count + 1] int, from 0 to T: stratum k is edges[k] .. edges[k + 1] - 1. The first is t = 0 alone, if there is
-        a second.
+        [count + 1] int, the edges, from 0 to T: stratum k is edges[k] .. edges[k + 1] - 1. If there are several, the
+        first is t = 0 alone.
 
     Raises:
         ValueError: unless 1 <= count <= T.
@@ -83,7 +83,7 @@ def strata(num_timesteps: int, count: int) -> np.ndarray:
     if not 1 <= count <= num_timesteps:
         raise ValueError(f"num_timesteps={count} must be from 1 to the process's {num_timesteps}.")
     edges = [0]
-    for left in range(count, 1, -1):  # strata that are still to come
+    for left in range(count, 1, -1):  # how many strata the rest is to be split into
         growth = (num_timesteps / max(edges[-1], 1)) ** (1.0 / left)
         edges.append(max(edges[-1] + 1, round(edges[-1] * growth)))
     return np.array([*edges, num_timesteps])
@@ -100,8 +100,8 @@ def bpd_estimate(
 ) -> jax.Array:
     """Estimates the total of `bpd_loop` from K timesteps an image, without bias.
 
-    One t is drawn from each of the K `strata`, by the image's key, and its term counts as often as the stratum has
-    timesteps. The noise at t is that of `bpd_loop`, so K = T gives its total.
+    From each of the K `strata`, the image's key draws one t, whose term is multiplied by the number of timesteps in the
+    stratum. The noise at t is that of `bpd_loop`, so K = T gives its total.
 
     Args:
         process: coefficients of T timesteps.
@@ -121,7 +121,7 @@ def bpd_estimate(
     edges = strata(process.num_timesteps, num_timesteps)
 
     def draw(key: jax.Array) -> jax.Array:  # [K]
-        t_rng = jax.random.fold_in(key, process.num_timesteps)  # 0..T-1 are those of the noise
+        t_rng = jax.random.fold_in(key, process.num_timesteps)  # 0..T-1 are taken by the noise
         return jax.random.randint(t_rng, (num_timesteps,), edges[:-1], edges[1:])
 
     def step(total: jax.Array, stratum: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
@@ -143,33 +143,36 @@ class Mean(NamedTuple):
 
 
 def mean_over_images(values: np.ndarray) -> Mean:
-    """The mean of `values` [N, ...] over N >= 2 images, and its standard error: their deviation / sqrt(N)."""
+    """Computes the mean of `values` [N, ...] over N >= 2 images, and its standard error: their deviation / sqrt(N)."""
     values = np.asarray(values, np.float64)
     return Mean(values.mean(axis=0), values.std(axis=0, ddof=1) / np.sqrt(len(values)))
 
 
 def progressive_rate(*, terms: np.ndarray, prior: np.ndarray) -> np.ndarray:
-    """The bits/dim that progressive coding has sent when x_t is received (Section 4.3), float64 [N, T].
+    """Computes the bits/dim that progressive coding has sent by the time x_t is known (Section 4.3).
 
-    That is L_T + L_{T-1} + ... + L_{t+1}: at t = 0 the paper's rate L_1 + ... + L_T, to which L_0, the distortion,
-    is all that lacks.
+    That is L_T + L_{T-1} + ... + L_{t+1}. At t = 0 it is the paper's rate, L_1 + ... + L_T; adding the distortion L_0
+    gives the whole bound.
 
     Args:
-        terms: [N, T] in bits/dim.
-        prior: [N].
+        terms: [N, T] in bits/dim, L_0 .. L_{T-1}.
+        prior: [N] in bits/dim, L_T.
+
+    Returns:
+        [N, T] float64.
     """
     sent = np.concatenate([prior[:, None], terms[:, :0:-1]], axis=1, dtype=np.float64)  # [N, T], T-1 to 0
     return np.cumsum(sent, axis=1)[:, ::-1]
 
 
 def progressive_rmse(mse: np.ndarray) -> Mean:
-    """The distortion of progressive coding: the root of the mean error of the x_0 predicted from x_t, on 0..255.
+    """Computes the distortion of progressive coding: the root mean squared error of the x_0 predicted from x_t.
 
     Args:
         mse: [N, T], in units of [-1, 1].
 
     Returns:
-        [T]; the standard error is that of `mse`, propagated through the root.
+        [T], on the scale 0..255; the standard error is that of `mse`, propagated through the root.
     """
     mean, error = mean_over_images(mse)
     rmse = np.sqrt(mean)

@@ -1,37 +1,66 @@
-"""The reverse chain: Algorithm 2 of Ho et al. 2020, compiled as one `lax.scan`, whole or from any x_t on.
+"""The reverse chain: keys, noise, and the one scan that every sampler runs in, whole or from any x_t on.
 
-The sample is a function of its key alone: image i of a run has the key `fold_in(key(seed), i)`, from which x_T and the
-noise of every step are drawn, so it does not depend on the batch it is drawn in.
+An image is a function of its key alone: image i of a run has the key `fold_in(key(seed), i)`, from which x_T and the
+noise of every step are drawn, so it does not depend on the batch it is drawn in. The sampler is Algorithm 2 of Ho et
+al. 2020, unless another is given.
 
 Timesteps are 0-based as everywhere: step t takes the paper's x_{t+1} to its x_t. Where an x_t is given, `num_steps`
-says how many steps of noise it holds, which is the paper's t: 0 for an image, T for pure noise.
+says how many steps are left; in Algorithm 2 that is the paper's t, 0 for an image and T for pure noise.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax.diffusion import DenoiseFn, Process, p_mean_variance, q_sample
+from ddpm_jax import samplers
+from ddpm_jax.diffusion import DenoiseFn, PredictFn, Process, clip_x_0, make_predict_fn, q_sample
+from ddpm_jax.samplers import Sampler
+
+NoiseFn = Callable[[jax.Array, jax.Array | int, tuple[int, int, int]], jax.Array]  # (keys, index, shape) -> noise
+
+CHAIN = 0  # the stream of x_T and of the steps' noise; another use takes the next number here
+_STREAMS_FROM = 2**31  # above every index
 
 
 def image_keys(seed: int, indices: jax.Array) -> jax.Array:
-    """The keys [N] of images number `indices` [N] (int) of the run with this seed."""
+    """Makes the keys [N] of images number `indices` [N] (int) of the run with this seed."""
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(seed), indices)
 
 
-def noise(keys: jax.Array, index: jax.Array | int, shape: tuple[int, int, int]) -> jax.Array:
-    """Standard normal noise number `index` (of all or [B]) of each key, [B, H, W, C]: of step t for t, x_T for T."""
+def noise(keys: jax.Array, index: jax.Array | int, shape: tuple[int, int, int], *, stream: int = CHAIN) -> jax.Array:
+    """Draws standard normal noise, number `index` of a stream of each key.
+
+    The chain's stream draws with `fold_in(key, index)`: x_T at index T, the noise of step t at index t. Stream s > 0
+    draws in the same way with the key `fold_in(key, 2**31 + s)` in place of `key`, which no index leads to.
+
+    Three uses are older than streams and share their numbers with the chain of the same key. They stay as they are, so
+    that a seed still gives what was recorded of it: the bound's noise at t (`likelihood`) is that of step t, its choice
+    of timesteps (`likelihood.bpd_estimate`) is drawn with the key of x_T, and images to be interpolated (Figure 8) are
+    encoded with an x_T.
+
+    Args:
+        keys: [B].
+        index: int in [0, 2**31), of all images or [B].
+        shape: (H, W, C) of one image.
+        stream: 0, the chain's, or another number from 1 on, one a use.
+
+    Returns:
+        [B, H, W, C] float32.
+    """
     indices = jnp.broadcast_to(index, keys.shape)
+    if stream != CHAIN:
+        keys = jax.vmap(lambda key: jax.random.fold_in(key, _STREAMS_FROM + stream))(keys)
     return jax.vmap(lambda key, index: jax.random.normal(jax.random.fold_in(key, index), shape))(keys, indices)
 
 
 def p_sample(
     process: Process, denoise_fn: DenoiseFn, *, x_t: jax.Array, t: jax.Array, eps: jax.Array, clip: bool = True
 ) -> tuple[jax.Array, jax.Array]:
-    """One step of Algorithm 2 (lines 3 and 4), with the noise given by the caller.
+    """Takes one step of Algorithm 2 (lines 3 and 4), with the noise given by the caller.
 
     Args:
         process: coefficients and choices.
@@ -45,15 +74,20 @@ def p_sample(
         x_{t-1} [B, H, W, C] and the predicted x_0 [B, H, W, C].
     """
     chex.assert_equal_shape([x_t, eps])
-    predicted = p_mean_variance(process, model_output=denoise_fn(x_t, t), x_t=x_t, t=t, clip=clip)
-    noisy = (t > 0).astype(x_t.dtype)[:, None, None, None]  # no noise on the last step (line 3)
-    return predicted.mean + noisy * jnp.exp(0.5 * predicted.log_variance) * eps, predicted.x_0
+    return samplers.ancestral(process).step(_predict_fn(process, denoise_fn, clip), x_t, t, eps)
 
 
 def sample_loop(
-    process: Process, denoise_fn: DenoiseFn, *, keys: jax.Array, shape: tuple[int, int, int], clip: bool = True
+    process: Process,
+    denoise_fn: DenoiseFn,
+    *,
+    keys: jax.Array,
+    shape: tuple[int, int, int],
+    clip: bool = True,
+    sampler: Sampler | None = None,
+    noise_fn: NoiseFn = noise,
 ) -> jax.Array:
-    """Draws images by the whole reverse chain, x_T to x_0 (Algorithm 2): one scan over T steps.
+    """Draws images by the whole reverse chain, x_T to x_0 (Algorithm 2): one scan over its steps.
 
     Pure: may be jitted, vmapped, or called inside a larger jitted function.
 
@@ -63,40 +97,14 @@ def sample_loop(
         keys: [B], one an image, as `image_keys` makes them.
         shape: (H, W, C) of one image.
         clip: clip the predicted x_0 to [-1, 1] at every step.
+        sampler: how to get from x_T to x_0; None is `samplers.ancestral(process)`.
+        noise_fn: `(keys, index, shape) -> [B, H, W, C]`: x_T for index T, the noise of step i for index i, which is
+            traced. Known noise, [T + 1, B, H, W, C], is given as `lambda keys, index, shape: known[index]`.
 
     Returns:
         [B, H, W, C] float32, about in [-1, 1].
     """
-    num_steps = process.num_timesteps
-    return decode(process, denoise_fn, x_t=noise(keys, num_steps, shape), num_steps=num_steps, keys=keys, clip=clip)
-
-
-def decode(
-    process: Process,
-    denoise_fn: DenoiseFn,
-    *,
-    x_t: jax.Array,
-    num_steps: jax.Array | int,
-    keys: jax.Array,
-    clip: bool = True,
-) -> jax.Array:
-    """Draws x_0 from p(x_0 | x_t): the rest of the reverse chain. With several keys for one x_t, Figure 7.
-
-    With the keys of the chain that x_t was taken from, it ends in that chain's own image.
-
-    Args:
-        process: coefficients of T timesteps.
-        denoise_fn: the network, closed over its parameters.
-        x_t: [B, H, W, C].
-        num_steps: scalar int in 0..T, how many steps of noise `x_t` holds; with 0 it is returned as it is. May be
-            traced, so that one compiled function serves all; the gradient exists only where it is a Python int.
-        keys: [B], of the noise of the steps.
-        clip: clip the predicted x_0 to [-1, 1] at every step.
-
-    Returns:
-        [B, H, W, C] float32, about in [-1, 1].
-    """
-    x_0, _ = _chain(process, denoise_fn, x_t=x_t, num_steps=num_steps, keys=keys, clip=clip)
+    x_0, _ = _whole_chain(process, denoise_fn, keys=keys, shape=shape, clip=clip, sampler=sampler, noise_fn=noise_fn)
     return x_0
 
 
@@ -108,26 +116,25 @@ def progressive_loop(
     shape: tuple[int, int, int],
     timesteps: Sequence[int],
     clip: bool = True,
+    sampler: Sampler | None = None,
+    noise_fn: NoiseFn = noise,
 ) -> tuple[jax.Array, jax.Array]:
-    """As `sample_loop`, which it agrees with, and the x_0 predicted on the way (Section 4.3, Figures 6, 10 and 14).
+    """Draws what `sample_loop` draws, and keeps x_0 as predicted on the way (Section 4.3, Figures 6, 10 and 14).
 
     Args:
-        process: coefficients of T timesteps.
-        denoise_fn: the network, closed over its parameters.
-        keys: [B], one an image.
-        shape: (H, W, C) of one image.
+        process, denoise_fn, keys, shape, clip, sampler, noise_fn: see `sample_loop`.
         timesteps: K different ints in [0, T): the steps whose prediction is kept. No other is stored.
-        clip: clip the predicted x_0 to [-1, 1] at every step.
 
     Returns:
         x_0 [B, H, W, C], and the predictions [B, K, H, W, C] in the order of `timesteps`.
 
     Raises:
-        ValueError: if a timestep is out of range or given twice.
+        ValueError: if a timestep is none of the sampler's, or given twice.
     """
     return _whole_chain(
-        process, denoise_fn, keys=keys, shape=shape, clip=clip, timesteps=timesteps, keep=lambda x_t, x_0: x_0
-    )
+        process, denoise_fn, keys=keys, shape=shape, clip=clip, sampler=sampler, noise_fn=noise_fn,
+        timesteps=timesteps, keep=lambda x_t, x_0: x_0,
+    )  # fmt: skip
 
 
 def latents_loop(
@@ -138,16 +145,50 @@ def latents_loop(
     shape: tuple[int, int, int],
     timesteps: Sequence[int],
     clip: bool = True,
+    sampler: Sampler | None = None,
+    noise_fn: NoiseFn = noise,
 ) -> tuple[jax.Array, jax.Array]:
-    """As `progressive_loop`, but what it keeps is the x_t that each step begins with: the latents to share (Figure 7).
+    """Draws what `progressive_loop` draws, and keeps the x_t that a step begins with: the latents of Figure 7.
 
     Returns:
         x_0 [B, H, W, C], and x_t [B, K, H, W, C] in the order of `timesteps`. That of timestep t holds t + 1 steps of
         noise: it is the paper's x_{t+1}, which `decode(..., num_steps=t + 1)` continues.
     """
     return _whole_chain(
-        process, denoise_fn, keys=keys, shape=shape, clip=clip, timesteps=timesteps, keep=lambda x_t, x_0: x_t
+        process, denoise_fn, keys=keys, shape=shape, clip=clip, sampler=sampler, noise_fn=noise_fn,
+        timesteps=timesteps, keep=lambda x_t, x_0: x_t,
+    )  # fmt: skip
+
+
+def decode(
+    process: Process,
+    denoise_fn: DenoiseFn,
+    *,
+    x_t: jax.Array,
+    num_steps: jax.Array | int,
+    keys: jax.Array,
+    clip: bool = True,
+    sampler: Sampler | None = None,
+    noise_fn: NoiseFn = noise,
+) -> jax.Array:
+    """Draws x_0 from p(x_0 | x_t): the rest of the reverse chain. With several keys for one x_t, Figure 7.
+
+    With the keys of the chain that x_t was taken from, it ends in that chain's own image.
+
+    Args:
+        process, denoise_fn, clip, sampler, noise_fn: see `sample_loop`.
+        x_t: [B, H, W, C].
+        num_steps: scalar int in 0..T, how many steps are left to take; with 0 `x_t` is returned as it is. May be
+            traced, so that one compiled function serves all; the gradient exists only where it is a Python int.
+        keys: [B], of the noise of the steps.
+
+    Returns:
+        [B, H, W, C] float32, about in [-1, 1].
+    """
+    x_0, _ = _chain(
+        process, denoise_fn, x_t=x_t, num_steps=num_steps, keys=keys, clip=clip, sampler=sampler, noise_fn=noise_fn
     )
+    return x_0
 
 
 def interpolate(
@@ -162,8 +203,10 @@ def interpolate(
     num_steps: jax.Array | int,
     keys: jax.Array,
     clip: bool = True,
+    sampler: Sampler | None = None,
+    noise_fn: NoiseFn = noise,
 ) -> jax.Array:
-    """Images between two images (Section 4.4, Figures 8 and 9): encoded by q, mixed, decoded by p.
+    """Draws images between two images (Section 4.4, Figures 8 and 9): encoded by q, mixed, decoded by p.
 
     What is mixed are the latents, x_t = (1 - weight) x_t^a + weight x_t^b, as the text of the paper says and the
     released code does; the formula printed in Section 4.4 has x_0 in their place. Each of the two has noise of its
@@ -171,40 +214,36 @@ def interpolate(
     mixed noise is then weaker than that of a true x_t, by half its variance at the middle.
 
     Args:
-        process: coefficients of T timesteps.
-        denoise_fn: the network, closed over its parameters.
-        x_0_a: [B, H, W, C] in [-1, 1].
-        x_0_b: [B, H, W, C] in [-1, 1].
-        eps_a: [B, H, W, C] standard normal, of the encoding of `x_0_a`.
-        eps_b: [B, H, W, C] standard normal, of the encoding of `x_0_b`.
+        process, denoise_fn, clip, sampler, noise_fn: see `sample_loop`.
+        x_0_a, x_0_b: [B, H, W, C] in [-1, 1].
+        eps_a, eps_b: [B, H, W, C] standard normal, with which the two are encoded.
         weight: [B] in [0, 1], the paper's lambda: 0 decodes a alone, 1 decodes b alone.
         num_steps: scalar int in 0..T, of encoding and decoding; 0 mixes the images themselves. May be traced.
         keys: [B], of the noise of decoding.
-        clip: clip the predicted x_0 to [-1, 1] at every step.
 
     Returns:
         [B, H, W, C] float32, about in [-1, 1].
     """
     chex.assert_equal_shape([x_0_a, x_0_b, eps_a, eps_b])
     chex.assert_shape([weight, keys], x_0_a.shape[:1])
-    t = jnp.full(keys.shape, jnp.maximum(num_steps - 1, 0))  # [B]
+    sampler = sampler or samplers.ancestral(process)
+    t = jnp.full(keys.shape, jnp.asarray(sampler.timesteps)[jnp.maximum(num_steps - 1, 0)])  # [B]
     latent_a, latent_b = (
         jnp.where(num_steps > 0, q_sample(process, x_0=x_0, t=t, eps=eps), x_0)
         for x_0, eps in ((x_0_a, eps_a), (x_0_b, eps_b))
     )
     weight = weight[:, None, None, None]  # [B, 1, 1, 1]
     x_t = (1.0 - weight) * latent_a + weight * latent_b
-    return decode(process, denoise_fn, x_t=x_t, num_steps=num_steps, keys=keys, clip=clip)
+    return decode(
+        process, denoise_fn, x_t=x_t, num_steps=num_steps, keys=keys, clip=clip, sampler=sampler, noise_fn=noise_fn
+    )
 
 
 def _whole_chain(
-    process: Process, denoise_fn: DenoiseFn, *, keys: jax.Array, shape: tuple[int, int, int], **settings
+    process: Process, denoise_fn: DenoiseFn, *, keys: jax.Array, shape: tuple[int, int, int], **settings: Any
 ) -> tuple[jax.Array, jax.Array]:
-    num_steps = process.num_timesteps
-    x_0, kept = _chain(
-        process, denoise_fn, x_t=noise(keys, num_steps, shape), num_steps=num_steps, keys=keys, **settings
-    )
-    return x_0, jnp.moveaxis(kept, 0, 1)  # [B, K, H, W, C]
+    x_t = settings["noise_fn"](keys, process.num_timesteps, shape)
+    return _chain(process, denoise_fn, x_t=x_t, num_steps=None, keys=keys, **settings)
 
 
 def _chain(
@@ -212,33 +251,43 @@ def _chain(
     denoise_fn: DenoiseFn,
     *,
     x_t: jax.Array,
-    num_steps: jax.Array | int,
+    num_steps: jax.Array | int | None,
     keys: jax.Array,
     clip: bool,
+    sampler: Sampler | None,
+    noise_fn: NoiseFn,
     timesteps: Sequence[int] = (),
     keep: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Steps num_steps - 1 to 0 from x_t; returns x_0, and keep(x_t, predicted x_0) [K, B, H, W, C] of `timesteps`."""
+    """Takes the last `num_steps` steps, or all; returns x_0, and keep(x_t, predicted x_0) [B, K, H, W, C]."""
     chex.assert_shape(keys, x_t.shape[:1])
-    slots = jnp.asarray(_slots(timesteps, process.num_timesteps))  # [T]
+    sampler = sampler or samplers.ancestral(process)
+    num_steps = sampler.num_steps if num_steps is None else num_steps
+    predict_fn = _predict_fn(process, denoise_fn, clip)
+    slots = jnp.asarray(_slots(timesteps, sampler))
 
-    def step(i: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        x_t, kept = carry
-        t = num_steps - 1 - i
-        batch_t, eps = jnp.full(keys.shape, t), noise(keys, t, x_t.shape[1:])
-        x_prev, x_0 = p_sample(process, denoise_fn, x_t=x_t, t=batch_t, eps=eps, clip=clip)
+    def step(taken: jax.Array, carried: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
+        (carry, kept), i = carried, num_steps - 1 - taken
+        after, x_0 = sampler.step(predict_fn, carry, i, noise_fn(keys, i, x_t.shape[1:]))
         if timesteps:
-            kept = kept.at[slots[t]].set(keep(x_t, x_0), mode="drop")
-        return x_prev, kept
+            kept = kept.at[slots[i]].set(keep(sampler.read(carry), x_0), mode="drop")
+        return after, kept
 
-    kept = jnp.zeros((len(timesteps), *x_t.shape))
-    return jax.lax.fori_loop(0, num_steps, step, (x_t, kept))  # a scan, where num_steps is a Python int
+    start = sampler.init(x_t), jnp.zeros((len(timesteps), *x_t.shape))
+    carry, kept = jax.lax.fori_loop(0, num_steps, step, start)  # a scan, where num_steps is a Python int
+    return sampler.read(carry), jnp.moveaxis(kept, 0, 1)
 
 
-def _slots(timesteps: Sequence[int], num_timesteps: int) -> np.ndarray:
-    """Where each of the T steps is kept, int32 [T]: its place in `timesteps`, or K, which is past the end."""
-    if len(set(timesteps)) < len(timesteps) or not all(0 <= t < num_timesteps for t in timesteps):
-        raise ValueError(f"timesteps={list(timesteps)} must be different integers in 0..{num_timesteps - 1}.")
-    slots = np.full(num_timesteps, len(timesteps), np.int32)
-    slots[list(timesteps)] = np.arange(len(timesteps))
+def _predict_fn(process: Process, denoise_fn: DenoiseFn, clip: bool) -> PredictFn:
+    return make_predict_fn(process, denoise_fn, constrain=clip_x_0 if clip else None)
+
+
+def _slots(timesteps: Sequence[int], sampler: Sampler) -> np.ndarray:
+    """Looks up where the result of each step is kept: its place among the K `timesteps`, or K, past the end; int32."""
+    step_of = {t: i for i, t in enumerate(sampler.timesteps.tolist())}
+    if len(set(timesteps)) < len(timesteps) or not set(timesteps) <= step_of.keys():
+        last = sampler.timesteps[-1]
+        raise ValueError(f"timesteps={list(timesteps)} must be different integers in 0..{last}, of the sampler's own.")
+    slots = np.full(sampler.num_steps, len(timesteps), np.int32)
+    slots[[step_of[t] for t in timesteps]] = np.arange(len(timesteps))
     return slots

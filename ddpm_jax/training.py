@@ -1,12 +1,12 @@
 """Training: Algorithm 1 of Ho et al. 2020, with Adam and an exponential moving average of the weights.
 
 A step's randomness is a function of (seed, step, index in the global batch), so the result does not depend on how
-the batch is spread over devices and microbatches, to float rounding. Dropout masks alone are drawn for each part of
-the batch that is computed at once: N devices with M microbatches each draw those of N x M devices.
+the batch is spread over devices and microbatches, to float rounding. Only dropout masks depend on it: one is drawn for
+each part of the batch that is computed at once, so N devices with M microbatches each draw those of N x M devices.
 """
 
 import functools
-from typing import Any
+from typing import Any, Protocol
 
 import flax.linen as nn
 import flax.struct
@@ -18,9 +18,16 @@ from ddpm_jax import images
 from ddpm_jax.diffusion import Process, training_losses
 
 
+class Batch(Protocol):
+    """The images of a step, in any pytree with these two fields, as `data.Batch`."""
+
+    images: jax.Array  # [B, H, W, C] uint8
+    labels: jax.Array  # [B] int32; not used yet
+
+
 @flax.struct.dataclass
 class TrainState:
-    """All that training changes; float32 but for the counters."""
+    """Everything that training changes; float32 but for the counters."""
 
     step: jax.Array  # int32, updates made so far: of the parameters and of their average alike
     params: Any
@@ -30,11 +37,11 @@ class TrainState:
 
 @flax.struct.dataclass
 class Metrics:
-    """Of one step, over the global batch; float32 scalars but for the quarters."""
+    """What one step reports of the global batch; float32 scalars but for the quarters."""
 
     loss: jax.Array
     quarter_loss: jax.Array  # [4], the sum over the images whose t lies in that quarter of 0..T-1
-    quarter_count: jax.Array  # [4], and their number
+    quarter_count: jax.Array  # [4], how many images that are
     grad_norm: jax.Array  # before clipping
     param_norm: jax.Array  # after the update
 
@@ -44,17 +51,17 @@ class NonFiniteError(ArithmeticError):
 
 
 def learning_rate_schedule(lr: float, warmup_steps: int) -> optax.Schedule:
-    """Linear from 0 to `lr` over the first `warmup_steps` steps, then constant.
+    """Makes a learning rate that rises linearly from 0 to `lr` over `warmup_steps` steps and then stays.
 
-    Counted from 0 as in the official code: the first update has learning rate 0 (without warm-up, `lr`).
+    Steps count from 0 as in the official code: the first update has learning rate 0 (without warm-up, `lr`).
     """
     return optax.linear_schedule(0.0, lr, warmup_steps) if warmup_steps else optax.constant_schedule(lr)
 
 
 def make_optimizer(*, lr: float, warmup_steps: int, clip_norm: float) -> optax.GradientTransformation:
-    """Adam (0.9, 0.999, eps 1e-8) on the gradient clipped by its global norm.
+    """Makes Adam (0.9, 0.999, eps 1e-8) on the gradient clipped by its global norm.
 
-    Two differences from the official release, both small. There each TPU core clips the gradient of its own 16
+    It differs from the official release in two small ways. There, each TPU core clips the gradient of its own 16
     images, and the results are averaged; here the averaged gradient is clipped, so that the number of devices does
     not matter. And TensorFlow 1 adds Adam's epsilon to the root of the second moment before its bias is corrected,
     optax after: that matters only for gradients near 1e-8, in the first steps.
@@ -70,7 +77,7 @@ def make_optimizer(*, lr: float, warmup_steps: int, clip_norm: float) -> optax.G
 def create_state(
     model: nn.Module, optimizer: optax.GradientTransformation, *, rng: jax.Array, image_shape: tuple[int, int, int]
 ) -> TrainState:
-    """The state before the first step; the average starts at the parameters themselves."""
+    """Makes the state before the first step; the average starts at the parameters themselves."""
     x, t = jnp.zeros((1, *image_shape)), jnp.zeros((1,), jnp.int32)
     params = jax.jit(model.init)(rng, x, t)["params"]
     ema_params = jax.tree.map(jnp.copy, params)  # a copy: the state is donated, and no buffer can be donated twice
@@ -80,12 +87,12 @@ def create_state(
 
 
 def ema_update(ema_params: Any, params: Any, *, step: jax.Array, decay: float, warmup: bool = False) -> Any:
-    """decay * ema_params + (1 - decay) * params.
+    """Computes the next average, decay * ema_params + (1 - decay) * params.
 
     Args:
         ema_params: the average so far.
         params: the parameters after this step's update.
-        step: updates of the average before this one.
+        step: int32, the number of updates of the average before this one.
         decay: 0.9999 in the paper (Appendix B).
         warmup: let the decay rise as (1 + step) / (10 + step) up to `decay`, so that the average of a short run
             forgets its random start.
@@ -96,6 +103,7 @@ def ema_update(ema_params: Any, params: Any, *, step: jax.Array, decay: float, w
 
 
 def _draw(rng: jax.Array, image_shape: tuple[int, int, int], num_timesteps: int) -> tuple[jax.Array, ...]:
+    """Draws t, the noise and whether to flip, for one image."""
     t_rng, eps_rng, flip_rng = jax.random.split(rng, 3)
     t = jax.random.randint(t_rng, (), 0, num_timesteps)
     return t, jax.random.normal(eps_rng, image_shape), jax.random.bernoulli(flip_rng)
@@ -103,41 +111,46 @@ def _draw(rng: jax.Array, image_shape: tuple[int, int, int], num_timesteps: int)
 
 def train_step(
     state: TrainState,
-    pixels: jax.Array,
+    batch: Batch,
     *,
     rng: jax.Array,
     process: Process,
     model: nn.Module,
     optimizer: optax.GradientTransformation,
+    loss_type: str,
     ema_decay: float,
     ema_warmup: bool,
     flip: bool,
-    axis_name: str,
+    axis_name: str | None = None,
     microbatches: int = 1,
 ) -> tuple[TrainState, Metrics]:
-    """One step of Algorithm 1 on one device's part of the batch, inside a `pmap` over `axis_name`.
+    """Takes one step of Algorithm 1, alone or as one device of a `pmap` over `axis_name`.
 
     Args:
         state: replicated.
-        pixels: [B, H, W, C] uint8, this device's images; device d holds the images d * B .. d * B + B - 1.
+        batch: this device's images, B of them; device d holds the images d * B .. d * B + B - 1 of the global batch.
         rng: the key of the run, the same at each step and on each device.
-        process: coefficients and choices of the loss.
+        process: coefficients, and what the network predicts.
         model: the U-Net.
         optimizer: from `make_optimizer`.
+        loss_type: see `diffusion.training_losses`.
         ema_decay: see `ema_update`.
         ema_warmup: see `ema_update`.
         flip: mirror every second image left to right, at random.
-        axis_name: of the mapped axis; losses and gradients are averaged over it.
+        axis_name: of the mapped axis, over which losses and gradients are averaged; None outside a `pmap`, where the
+            batch is the global one.
         microbatches: a divisor of B; that many parts are computed one after another, to need less memory.
 
     Returns:
         The next state and the metrics, both replicated.
     """
-    step_rng = jax.random.fold_in(rng, state.step)
+    pixels = batch.images
     part = functools.partial(
-        _gradient, params=state.params, rng=step_rng, process=process, model=model, flip=flip
+        _gradient, params=state.params, rng=jax.random.fold_in(rng, state.step), process=process, model=model,
+        loss_type=loss_type, flip=flip,
     )  # fmt: skip
-    parts = jax.lax.axis_index(axis_name) * microbatches + jnp.arange(microbatches)  # of the global batch
+    device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
+    parts = device * microbatches + jnp.arange(microbatches)  # of the global batch
     if microbatches == 1:
         total = part(parts[0], pixels)
     else:
@@ -145,8 +158,11 @@ def train_step(
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(part, parts[0], split[0]))
         add = lambda total, each: (jax.tree.map(jnp.add, total, part(*each)), None)  # noqa: E731
         total, _ = jax.lax.scan(add, zeros, (parts, split))
-    loss, grads = jax.lax.pmean(jax.tree.map(lambda x: x / microbatches, (total.loss, total.grads)), axis_name)
-    quarter_loss, quarter_count = jax.lax.psum((total.quarter_loss, total.quarter_count), axis_name)
+    means = jax.tree.map(lambda x: x / microbatches, (total.loss, total.grads))
+    sums = total.quarter_loss, total.quarter_count
+    if axis_name is not None:
+        means, sums = jax.lax.pmean(means, axis_name), jax.lax.psum(sums, axis_name)
+    (loss, grads), (quarter_loss, quarter_count) = means, sums
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema_params = ema_update(state.ema_params, params, step=state.step, decay=ema_decay, warmup=ema_warmup)
@@ -162,8 +178,8 @@ def train_step(
 
 
 @flax.struct.dataclass
-class _Part:
-    """What is summed over the parts of a batch; see `Metrics`."""
+class MicrobatchGrads:
+    """The gradient of one part of a batch, and what its metrics need; summed over the parts. See `Metrics`."""
 
     loss: jax.Array
     grads: Any
@@ -172,9 +188,20 @@ class _Part:
 
 
 def _gradient(
-    part: jax.Array, pixels: jax.Array, *, params: Any, rng: jax.Array, process: Process, model: nn.Module, flip: bool
-) -> _Part:
-    """The mean loss of a part [b, H, W, C] of the global batch, and its gradient; `part` counts those before it."""
+    part: jax.Array,
+    pixels: jax.Array,
+    *,
+    params: Any,
+    rng: jax.Array,
+    process: Process,
+    model: nn.Module,
+    loss_type: str,
+    flip: bool,
+) -> MicrobatchGrads:
+    """Computes the mean loss of a part [b, H, W, C] uint8 of the global batch, and its gradient.
+
+    `part` is its number: that many parts of the same size come before it in the global batch.
+    """
     image_rng, dropout_rng = jax.random.split(rng)
     indices = part * len(pixels) + jnp.arange(len(pixels))  # in the global batch
     image_rngs = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(image_rng, indices)
@@ -188,9 +215,11 @@ def _gradient(
             rngs = {"dropout": jax.random.fold_in(dropout_rng, part)}
             return model.apply({"params": params}, x_t, t, train=True, rngs=rngs)
 
-        losses = training_losses(process, denoise_fn, x_0=x_0, t=t, eps=eps)  # [b]
+        losses = training_losses(process, denoise_fn, x_0=x_0, t=t, eps=eps, loss_type=loss_type)  # [b]
         return jnp.mean(losses), losses
 
     (loss, losses), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
     in_quarter = jax.nn.one_hot(t * 4 // process.num_timesteps, 4)  # [b, 4]
-    return _Part(loss=loss, grads=grads, quarter_loss=losses @ in_quarter, quarter_count=in_quarter.sum(axis=0))
+    return MicrobatchGrads(
+        loss=loss, grads=grads, quarter_loss=losses @ in_quarter, quarter_count=in_quarter.sum(axis=0)
+    )

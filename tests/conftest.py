@@ -22,7 +22,7 @@ DATA = Path(__file__).parent / "data"
 
 @pytest.fixture(scope="session")
 def golden():
-    """`golden("chain")` -> the arrays of tests/data/chain.npz."""
+    """Returns a reader of reference vectors: `golden("chain")` loads tests/data/chain.npz."""
     return lambda name: np.load(DATA / f"{name}.npz")
 
 
@@ -38,7 +38,7 @@ def tiny_config() -> ml_collections.ConfigDict:
 
 
 def fixed_denoise_fn(coefficients: np.ndarray, learned: bool = False):
-    """The denoise function of the reference vectors, with a log-variance as its second half if `learned`."""
+    """Makes the denoise function of the reference vectors, with a log-variance as its second half if `learned`."""
     a, b, w, c0, c1, c2 = (np.float32(value) for value in coefficients)
 
     def denoise_fn(x, t):
@@ -50,7 +50,7 @@ def fixed_denoise_fn(coefficients: np.ndarray, learned: bool = False):
 
 
 def exact_denoise_fn(process, *, mean: float, deviation: float):
-    """The best prediction of eps from x_t, E[eps | x_t], for x_0 ~ N(mean, deviation^2) in each pixel."""
+    """Makes the best prediction of eps from x_t, E[eps | x_t], for x_0 ~ N(mean, deviation^2) in each pixel."""
 
     def denoise_fn(x_t, t):
         alpha_cumprod = process.alphas_cumprod[t][:, None, None, None]

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,7 +30,7 @@ def linear(**choices):
 
 
 def assert_close(actual, expected):
-    """The tolerance that the reference vectors are good for, images in float32."""
+    """Compares images in float32, as closely as the reference vectors allow."""
     np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-5 * max(1.0, np.abs(expected).max()))
 
 
@@ -76,15 +78,14 @@ def test_q_equals_the_official_code(golden):
 
 
 def official_choices():
-    """Every parametrization of the official code that its p_mean_variance takes."""
+    """Lists the parametrizations that the p_mean_variance of the official code takes."""
     return [(mean, var) for mean in ("xprev", "xstart", "eps") for var in ("learned", "fixedsmall", "fixedlarge")]
 
 
 def process_and_output(ops, mean_type, var_type):
-    """The process, and the output of the recorded denoise function at the recorded x_t."""
-    loss_type = "kl" if var_type == "learned" else "mse"
+    """Makes the process, and reads what the recorded denoise function gave at the recorded x_t."""
     output = ops["denoise/learned" if var_type == "learned" else "denoise/fixed"]
-    return linear(mean_type=mean_type, var_type=var_type, loss_type=loss_type), output
+    return linear(mean_type=mean_type, var_type=var_type), output
 
 
 @pytest.mark.parametrize(("mean_type", "var_type"), official_choices())
@@ -123,11 +124,12 @@ def assert_bpd(actual, expected, t):
 def test_training_losses_equal_the_official_code(golden, mean_type, var_type, loss_type):
     ops = golden("diffusion_ops")
     losses = diffusion.training_losses(
-        linear(mean_type=mean_type, var_type=var_type, loss_type=loss_type),
+        linear(mean_type=mean_type, var_type=var_type),
         fixed_denoise_fn(ops["denoise_coef"], learned=var_type == "learned"),
         x_0=ops["x_start"],
         t=ops["t"],
         eps=ops["noise"],
+        loss_type=loss_type,
     )
     assert_bpd(losses, ops[f"training_losses/{loss_type}/{mean_type}/{var_type}"], ops["t"])
 
@@ -140,7 +142,7 @@ def test_the_prior_term_equals_the_official_code_and_its_closed_form(golden):
 
 
 def true_prediction(process, *, x_0, x_t, t, eps):
-    """What a network that knows x_0 would say, whatever it is asked for; from the definitions."""
+    """Computes what a network that knows x_0 would say, whatever it is asked for; from the definitions."""
     alpha_cumprod = np.asarray(process.alphas_cumprod)[t].reshape(-1, 1, 1, 1)
     return {
         "eps": eps,
@@ -162,14 +164,10 @@ def test_every_parametrization_says_the_same_of_the_truth(mean_type):
     predicted = diffusion.p_mean_variance(process, model_output=truth, x_t=x_t, t=t, clip=False)
     np.testing.assert_allclose(predicted.x_0, x_0, atol=2e-3)
     np.testing.assert_allclose(predicted.mean, diffusion.q_posterior(process, x_0=x_0, x_t=x_t, t=t)[0], atol=1e-4)
-    losses = diffusion.training_losses(process, lambda x, t: truth, x_0=x_0, t=t, eps=eps)
-    np.testing.assert_allclose(losses, 0.0, atol=1e-9)
-    kl = diffusion.make_process(
-        beta_schedule("linear", 1000), mean_type=mean_type, var_type="fixedsmall", loss_type="kl"
-    )
-    terms = diffusion.training_losses(kl, lambda x, t: truth, x_0=x_0, t=t, eps=eps)
-    np.testing.assert_allclose(terms, 0.0, atol=1e-5)  # p is q there
-    score = diffusion.score(process, truth, x_t, t)
+    losses = functools.partial(diffusion.training_losses, process, lambda x, t: truth, x_0=x_0, t=t, eps=eps)
+    np.testing.assert_allclose(losses(), 0.0, atol=1e-9)
+    np.testing.assert_allclose(losses(loss_type="kl"), 0.0, atol=1e-5)  # p is q there
+    score = diffusion.score(process, model_output=truth, x_t=x_t, t=t)
     deviation = np.asarray(process.sqrt_one_minus_alphas_cumprod)[t].reshape(-1, 1, 1, 1)
     np.testing.assert_allclose(score * deviation, -eps, atol=2e-3)  # the score of q(x_t | x_0)
 
@@ -182,7 +180,8 @@ def test_the_score_of_gaussian_data_is_that_of_their_density():
     x_t = jnp.linspace(-2, 2, 12).reshape(1, 2, 3, 2)
     eps = jnp.sqrt(1 - alpha_cumprod) * x_t / variance  # the best prediction for data of mean 0
     log_density = jax.grad(lambda x: jax.scipy.stats.norm.logpdf(x, scale=jnp.sqrt(variance)).sum())
-    np.testing.assert_allclose(diffusion.score(process, eps, x_t, t), log_density(x_t), rtol=1e-3, atol=1e-4)
+    score = diffusion.score(process, model_output=eps, x_t=x_t, t=t)
+    np.testing.assert_allclose(score, log_density(x_t), rtol=1e-3, atol=1e-4)
 
 
 def test_a_step_of_the_sampler_is_langevin_dynamics():
@@ -190,8 +189,31 @@ def test_a_step_of_the_sampler_is_langevin_dynamics():
     x_t, eps = jax.random.normal(jax.random.key(0), (2, 1, 3, 3, 1))
     predicted = diffusion.p_mean_variance(process, model_output=eps, x_t=x_t, t=t, clip=False)
     beta = np.linspace(1e-4, 0.02, 1000)[400]
-    langevin = (x_t + beta * diffusion.score(process, eps, x_t, t)) / np.sqrt(1 - beta)
+    langevin = (x_t + beta * diffusion.score(process, model_output=eps, x_t=x_t, t=t)) / np.sqrt(1 - beta)
     np.testing.assert_allclose(predicted.mean, langevin, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("mean_type", "var_type"), official_choices())
+def test_a_predict_fn_says_what_p_says(golden, mean_type, var_type):
+    ops = golden("diffusion_ops")
+    process, output = process_and_output(ops, mean_type, var_type)
+    x_t, t = jnp.asarray(ops["q_sample"]), ops["t"]
+    for constrain, clip in ((diffusion.clip_x_0, True), (None, False)):
+        found = diffusion.make_predict_fn(process, lambda x_t, t: output, constrain=constrain)(x_t, t)
+        expected = diffusion.p_mean_variance(process, model_output=output, x_t=x_t, t=t, clip=clip)
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_the_mean_follows_from_the_constrained_x_0():
+    """Of any constraint; here x_0 is drawn halfway to grey."""
+    process, t = linear(), jnp.array([10, 900])
+    x_t, eps = jax.random.normal(jax.random.key(0), (2, 2, 3, 4, 1))
+    implied = diffusion.predict_x_0(process, prediction=eps, x_t=x_t, t=t)
+    predict_fn = diffusion.make_predict_fn(process, lambda x_t, t: eps, constrain=lambda x_0: 0.5 * x_0)
+    found = predict_fn(x_t, t)
+    np.testing.assert_allclose(found.x_0, 0.5 * implied, rtol=1e-6)
+    mean, _, _ = diffusion.q_posterior(process, x_0=0.5 * implied, x_t=x_t, t=t)
+    np.testing.assert_allclose(found.mean, mean, rtol=1e-5, atol=1e-6)
 
 
 def test_q_sample_is_eq_4():
@@ -245,13 +267,32 @@ def test_posterior_is_bayes_rule(t, x_0, x_t):
     [
         (dict(mean_type="epsilon"), "Unknown mean_type 'epsilon'; choose one of eps"),
         (dict(var_type="large"), "Unknown var_type 'large'"),
-        (dict(loss_type="l1"), "Unknown loss_type 'l1'"),
-        (dict(var_type="learned"), "loss_type='mse' does not train a variance"),
     ],
 )
 def test_choices_that_make_no_sense_are_refused(choices, message):
     with pytest.raises(ValueError, match=message):
         linear(**choices)
+
+
+@pytest.mark.parametrize(
+    ("var_type", "loss_type", "message"),
+    [
+        ("fixedlarge", "l1", "Unknown loss_type 'l1'; choose one of mse, kl"),
+        ("learned", "mse", "loss_type='mse' does not train a variance"),
+    ],
+)
+def test_losses_that_make_no_sense_are_refused(var_type, loss_type, message):
+    process, x_0 = linear(var_type=var_type), jnp.zeros((1, 2, 2, 1))
+    with pytest.raises(ValueError, match=message):
+        diffusion.check_loss(process, loss_type)
+    with pytest.raises(ValueError, match=message):
+        diffusion.training_losses(process, lambda x, t: x, x_0=x_0, t=jnp.zeros(1, int), eps=x_0, loss_type=loss_type)
+
+
+@pytest.mark.parametrize("var_type", diffusion.VAR_TYPES)
+def test_a_process_can_be_trained_by_some_loss(var_type):
+    for loss_type in ("kl",) if var_type == "learned" else diffusion.LOSS_TYPES:
+        diffusion.check_loss(linear(var_type=var_type), loss_type)
 
 
 def test_impossible_betas_are_refused():

@@ -29,7 +29,7 @@ def gaussian_bound(var_type):
 
 
 def expected_terms(var_type):
-    """E[L_t] in bits/dim, and E[(x_0 - E[x_0 | x_t])^2], each [1000], from the definitions in float64."""
+    """Computes E[L_t] in bits/dim and E[(x_0 - E[x_0 | x_t])^2], each [1000], from the definitions in float64."""
     betas = np.linspace(1e-4, 0.02, 1000)
     alphas_cumprod = np.cumprod(1.0 - betas)
     before = np.append(1.0, alphas_cumprod[:-1])
@@ -72,7 +72,7 @@ def test_the_terms_with_known_noise_equal_the_official_ones(golden, clip):
 
 @pytest.mark.parametrize("clip", [False, True])
 def test_the_loop_is_the_loop_of_its_terms(golden, clip):
-    """Against a Python loop over `bpd_term`, with the noise drawn as documented."""
+    """Compares with a Python loop over `bpd_term`, with the noise drawn as documented."""
     chain = golden("chain")
     process, denoise_fn = diffusion.make_process(chain["betas"]), fixed_denoise_fn(chain["denoise_coef"])
     x_0, keys = jnp.asarray(chain["bpd_x_start"]), sampling.image_keys(3, np.array([7, 2]))
@@ -127,7 +127,7 @@ def test_as_many_strata_as_the_process_has_timesteps_at_most():
 
 
 def chain_estimate(chain, *, keys, num_timesteps=None):
-    """The estimate for the first image of the reference chain with each of the keys; or its whole loop."""
+    """Estimates the bound of the first image of the reference chain with each of the keys, or computes all of it."""
     process, denoise_fn = diffusion.make_process(chain["betas"]), fixed_denoise_fn(chain["denoise_coef"])
     x_0 = jnp.broadcast_to(chain["bpd_x_start"][:1], (len(keys), *chain["bpd_x_start"].shape[1:]))
     if num_timesteps is None:
@@ -138,7 +138,7 @@ def chain_estimate(chain, *, keys, num_timesteps=None):
 
 @pytest.fixture(scope="module")
 def chain_total(golden):
-    """The total of the first image of the reference chain, with 2000 keys."""
+    """Computes the total of the first image of the reference chain, with 2000 keys."""
     return chain_estimate(golden("chain"), keys=sampling.image_keys(1, np.arange(2000)))
 
 
@@ -157,7 +157,7 @@ def test_of_all_timesteps_the_estimate_is_the_loop(golden):
 
 
 def test_a_few_timesteps_tell_the_bound():
-    """Within the standard errors of both, of independent noise; and these are small."""
+    """It is within the standard errors of both, which have independent noise; and these are small."""
     process = diffusion.make_process(beta_schedule("linear", 1000))
     estimate = likelihood.bpd_estimate(
         process,

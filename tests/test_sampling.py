@@ -13,11 +13,35 @@ MEAN, DEVIATION = 0.3, 0.5  # of the Gaussian data whose best denoiser is known
 gaussian_denoise_fn = functools.partial(exact_denoise_fn, mean=MEAN, deviation=DEVIATION)
 
 
+def test_noise_is_that_of_the_keys_folded_with_the_index():
+    keys, shape = sampling.image_keys(3, np.array([7, 2])), (4, 6, 2)
+    own = jnp.stack([jax.random.fold_in(jax.random.key(3), i) for i in (7, 2)])
+    np.testing.assert_array_equal(jax.random.key_data(keys), jax.random.key_data(own))
+    for index in (0, 5, np.array([5, 1000])):
+        indices = np.broadcast_to(index, 2)
+        folded = [jax.random.fold_in(key, int(i)) for key, i in zip(keys, indices, strict=True)]
+        expected = jnp.stack([jax.random.normal(key, shape) for key in folded])
+        np.testing.assert_array_equal(sampling.noise(keys, index, shape), expected)
+        np.testing.assert_array_equal(sampling.noise(keys, index, shape, stream=sampling.CHAIN), expected)
+
+
+def test_no_two_streams_share_a_number():
+    """Neither with each other nor from one index to the next; an image's own numbers stay its own in each."""
+    keys, shape = sampling.image_keys(0, np.arange(3)), (2, 3, 2)
+    draw = jax.jit(sampling.noise, static_argnames=("shape", "stream"))
+    drawn = np.stack([draw(keys, index, shape, stream=s) for s in range(4) for index in (0, 1, 2, 3, 1000)])
+    assert len(np.unique(drawn)) == drawn.size
+    np.testing.assert_array_equal(draw(keys[1:2], 1000, shape, stream=3)[0], drawn[-1, 1])
+    many = np.asarray(draw(sampling.image_keys(1, np.arange(5000)), 0, shape, stream=1))
+    assert abs(many.mean()) < 5 / np.sqrt(many.size)
+    assert abs(many.std() - 1.0) < 5 / np.sqrt(2 * many.size)
+
+
 @pytest.mark.parametrize("mean_type", ["xprev", "xstart", "eps"])
 @pytest.mark.parametrize("var_type", ["learned", "fixedsmall", "fixedlarge"])
 def test_one_step_equals_the_official_one(golden, mean_type, var_type):
     ops = golden("diffusion_ops")
-    process = diffusion.make_process(ops["betas"], mean_type=mean_type, var_type=var_type, loss_type="kl")
+    process = diffusion.make_process(ops["betas"], mean_type=mean_type, var_type=var_type)
     denoise_fn = fixed_denoise_fn(ops["denoise_coef"], learned=var_type == "learned")
     step = functools.partial(sampling.p_sample, process, denoise_fn)
     x_t, _ = jax.jit(step)(x_t=ops["q_sample"], t=ops["t"], eps=ops["step_noise"])
@@ -55,7 +79,7 @@ def test_the_chain_with_the_exact_denoiser_returns_the_gaussian(var_type):
 
 
 def test_the_chain_is_the_loop_of_its_steps():
-    """Against Algorithm 2 written as a Python loop over `p_sample`, with the noise drawn as documented."""
+    """Compares with Algorithm 2 written as a Python loop over `p_sample`, with the noise drawn as documented."""
     process = diffusion.make_process(beta_schedule("linear", 5, beta_end=0.5))
     denoise_fn, shape, keys = gaussian_denoise_fn(process), (4, 6, 1), sampling.image_keys(3, np.array([7, 2]))
 
@@ -111,35 +135,41 @@ def test_clipping_keeps_the_predicted_image_in_range():
         assert np.abs(x_0).max() == 1.0 if clip else np.abs(x_0).max() > largest
 
 
-def official_loop(chain, monkeypatch, kept, **settings):
-    """The whole chain of the reference vectors through `kept`, a loop of ours, with the official noise."""
+def official_loop(chain, kept, **settings):
+    """Runs the whole chain of the reference vectors through `kept`, a loop of ours, with the official noise."""
     first, *steps = chain["noise_sequence"]
     sequence = jnp.asarray(np.stack([*steps[::-1], first]))  # [21, 2, 8, 8, 3], by timestep; x_T last
-    monkeypatch.setattr(sampling, "noise", lambda keys, index, shape: sequence[index])
     process = diffusion.make_process(chain["betas"])
+    settings |= dict(shape=(8, 8, 3), noise_fn=lambda keys, index, shape: sequence[index])
     denoise_fn, keys = fixed_denoise_fn(chain["denoise_coef"]), sampling.image_keys(0, np.arange(2))
-    return jax.jit(functools.partial(kept, process, denoise_fn, shape=(8, 8, 3), **settings))(keys=keys)
+    return jax.jit(functools.partial(kept, process, denoise_fn, **settings))(keys=keys)
+
+
+def test_the_loop_with_known_noise_equals_the_official_one(golden):
+    chain = golden("chain")
+    x_0 = official_loop(chain, sampling.sample_loop)
+    np.testing.assert_allclose(x_0, chain["eps_fixedlarge/p_sample_loop"], rtol=0, atol=3e-5)
 
 
 @pytest.mark.parametrize("frequency", [5, 6, 50])
-def test_predictions_on_the_way_equal_the_official_ones(golden, monkeypatch, frequency):
+def test_predictions_on_the_way_equal_the_official_ones(golden, frequency):
     chain = golden("chain")
     timesteps = range(0, 20 // frequency * frequency, frequency)
-    x_0, predicted = official_loop(chain, monkeypatch, sampling.progressive_loop, timesteps=timesteps)
+    x_0, predicted = official_loop(chain, sampling.progressive_loop, timesteps=timesteps)
     np.testing.assert_allclose(x_0, chain["eps_fixedlarge/p_sample_loop"], rtol=0, atol=3e-5)
     np.testing.assert_allclose(predicted, chain[f"eps_fixedlarge/progressive_freq{frequency}"], rtol=0, atol=3e-5)
 
 
-def test_latents_on_the_way_equal_the_official_trajectory(golden, monkeypatch):
+def test_latents_on_the_way_equal_the_official_trajectory(golden):
     chain = golden("chain")
-    x_0, x_t = official_loop(chain, monkeypatch, sampling.latents_loop, timesteps=range(19, -1, -1))
+    x_0, x_t = official_loop(chain, sampling.latents_loop, timesteps=range(19, -1, -1))
     states = np.concatenate([chain["noise_sequence"][:1], chain["eps_fixedlarge/trajectory"]])  # of 20..0 steps
     np.testing.assert_allclose(x_0, states[-1], rtol=0, atol=3e-5)
     np.testing.assert_allclose(x_t.swapaxes(0, 1), states[:-1], rtol=0, atol=3e-5)
 
 
 def short_chain(num_timesteps=10):
-    """A process, its exact denoiser, keys of three images of different sides."""
+    """Makes a process, its exact denoiser, and keys of three images, whose sides all differ."""
     process = diffusion.make_process(beta_schedule("linear", num_timesteps, beta_end=0.4))
     return process, gaussian_denoise_fn(process), sampling.image_keys(5, np.arange(3)), (4, 6, 2)
 
@@ -212,7 +242,7 @@ def test_latents_of_images_decode_to_the_distribution_of_images(num_steps):
 
 
 def interpolation():
-    """`interpolate(weight, num_steps)` between three pairs, its process, the images and the noises."""
+    """Makes `interpolate(weight, num_steps)` between three pairs, its process, the images and the noises."""
     process, denoise_fn, keys, shape = short_chain()
     x_0_a, x_0_b, eps_a, eps_b = jax.random.normal(jax.random.key(0), (4, 3, *shape))
     pairs = dict(x_0_a=jnp.tanh(x_0_a), x_0_b=jnp.tanh(x_0_b), eps_a=eps_a, eps_b=eps_b)

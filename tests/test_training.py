@@ -1,5 +1,6 @@
 import functools
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,19 +8,22 @@ import numpy as np
 import optax
 import pytest
 
-from ddpm_jax import diffusion, parallel, training
+from ddpm_jax import data, diffusion, parallel, training
+from ddpm_jax.ops import convolution
 from ddpm_jax.schedule import beta_schedule
 from ddpm_jax.unet import UNet
 
 SHAPE = (4, 6, 3)
-MODEL = UNet(3, ch=32, ch_mult=(1,), num_res_blocks=1, attn_resolutions=())
+MODEL = UNet(
+    3, ch=32, ch_mult=(1,), num_res_blocks=1, attn_resolutions=(), conv=convolution.conv_for_training
+)  # fmt: skip
 PROCESS = diffusion.make_process(beta_schedule("linear", 100))
 
 
 def make_step(model=MODEL, **changes):
     optimizer = training.make_optimizer(lr=1e-3, warmup_steps=2, clip_norm=1.0)
-    settings = dict(rng=jax.random.key(0), process=PROCESS, model=model, optimizer=optimizer, ema_decay=0.9,
-                    ema_warmup=False, flip=True, axis_name=parallel.AXIS) | changes  # fmt: skip
+    settings = dict(rng=jax.random.key(0), process=PROCESS, model=model, optimizer=optimizer, loss_type="mse",
+                    ema_decay=0.9, ema_warmup=False, flip=True, axis_name=parallel.AXIS) | changes  # fmt: skip
     return functools.partial(training.train_step, **settings)
 
 
@@ -39,8 +43,14 @@ def unflipped_steps():
     return parallel.pmap_train_steps(make_step(flip=False))
 
 
-def random_pixels(steps, batch_size=8):
-    return np.random.default_rng(0).integers(0, 256, (steps, batch_size, *SHAPE), dtype=np.uint8)
+def random_batches(steps, batch_size=8):
+    pixels = np.random.default_rng(0).integers(0, 256, (steps, batch_size, *SHAPE), dtype=np.uint8)
+    return data.Batch(pixels, np.zeros((steps, batch_size), np.int32))
+
+
+def part_of(batches, steps):
+    """Takes some of the steps [K, ...] of batches."""
+    return jax.tree.map(lambda array: array[steps], batches)
 
 
 def assert_same_bits(a, b):
@@ -101,9 +111,9 @@ def test_what_a_step_draws_is_uniform_in_t_and_normal_in_eps():
 
 
 def test_the_first_step_reports_the_loss_of_an_untrained_network_and_changes_nothing():
-    """It predicts near 0 for the noise, so its loss is near 1; warm-up starts at learning rate 0."""
+    """It predicts nearly 0 for the noise, so its loss is near 1; warm-up starts at learning rate 0."""
     before = first_state(MODEL)
-    state, metrics, _ = unflipped_steps()(make_state(), random_pixels(1, batch_size=32))
+    state, metrics, _ = unflipped_steps()(make_state(), random_batches(1, batch_size=32))
     assert int(state.step) == 1
     assert_same_bits(state.params, before.params)
     np.testing.assert_allclose(metrics.loss, [1.0], atol=0.1)
@@ -118,25 +128,25 @@ def test_several_steps_a_dispatch_give_the_same_bits_and_compile_once():
     jax.monitoring.register_event_duration_secs_listener(
         lambda name, *_, **__: compiled.append(name) if name.endswith("backend_compile_duration") else None
     )
-    pixels, model = random_pixels(6), UNet(3, 32, (1,), 1, (), dropout=0.5)
+    batches, model = random_batches(6), MODEL.clone(dropout=0.5)
     singly, together = (parallel.pmap_train_steps(make_step(model)) for _ in range(2))
     first, losses = make_state(model), []
     for k in range(6):
-        first, metrics, _ = singly(first, pixels[k : k + 1])
+        first, metrics, _ = singly(first, part_of(batches, slice(k, k + 1)))
         losses.append(np.asarray(metrics.loss)[0])
         if k == 0:
             compiled.clear()
     assert not compiled, "a later train step was compiled again"
-    second, metrics, _ = together(make_state(model), pixels[:3])
-    second, later, _ = together(second, pixels[3:])
+    second, metrics, _ = together(make_state(model), part_of(batches, slice(3)))
+    second, later, _ = together(second, part_of(batches, slice(3, 6)))
     assert_same_bits(first, second)
     np.testing.assert_array_equal(losses, np.concatenate([metrics.loss, later.loss]))
 
 
 def test_training_lowers_the_loss_of_one_repeated_batch():
-    pixels, state, losses = random_pixels(1, batch_size=32), make_state(), []
+    batch, state, losses = random_batches(1, batch_size=32), make_state(), []
     for _ in range(60):
-        state, metrics, _ = unflipped_steps()(state, pixels)
+        state, metrics, _ = unflipped_steps()(state, batch)
         losses.append(float(metrics.loss[0]))
     assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:3])
 
@@ -149,15 +159,50 @@ class Convolution(nn.Module):
         return nn.Conv(3, (1, 3))(x)
 
 
-def test_flipping_mirrors_some_images_from_left_to_right():
-    """Flipped or not, symmetric images give the same loss, and others do not."""
+def smallest(optimizer):
+    """Makes the model above and its first state."""
     model = Convolution()
     params = model.init(jax.random.key(0), np.zeros((1, *SHAPE)), None, train=True)["params"]
-    optimizer = training.make_optimizer(lr=1e-3, warmup_steps=2, clip_norm=1.0)
-    state = training.TrainState(jnp.zeros((), jnp.int32), params, params, optimizer.init(params))
-    asymmetric = random_pixels(1)
+    return model, training.TrainState(jnp.zeros((), jnp.int32), params, params, optimizer.init(params))
+
+
+@pytest.mark.parametrize("microbatches", [1, 2])
+def test_a_step_outside_pmap_is_that_of_one_device(microbatches):
+    assert jax.device_count() == 1
+    optimizer, batches = optax.sgd(0.1), random_batches(3)
+    model, state = smallest(optimizer)
+    settings = dict(optimizer=optimizer, microbatches=microbatches)
+    steps = parallel.pmap_train_steps(make_step(model, **settings))
+    expected, reported, _ = steps(parallel.replicate(jax.device_get(state)), batches)
+    step, start = jax.jit(make_step(model, axis_name=None, **settings)), state.params
+    for k in range(3):
+        state, metrics = step(state, part_of(batches, k))
+        chex.assert_trees_all_close(metrics, part_of(reported, k), rtol=1e-5)
+    chex.assert_trees_all_close(state, jax.device_get(expected), rtol=1e-5, atol=1e-6)
+    assert np.abs(state.params["Conv_0"]["kernel"] - start["Conv_0"]["kernel"]).max() > 0.01  # far above the tolerance
+
+
+@pytest.mark.parametrize("loss_type", diffusion.LOSS_TYPES)
+def test_a_step_reports_the_loss_that_it_is_given(loss_type):
+    batch, optimizer = part_of(random_batches(1), 0), optax.sgd(0.1)
+    model, state = smallest(optimizer)
+    step = make_step(model, optimizer=optimizer, flip=False, axis_name=None, loss_type=loss_type)
+    _, metrics = jax.jit(step)(state, batch)
+    image_rng, _ = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))
+    rngs = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(image_rng, jnp.arange(8))
+    t, eps, _ = jax.vmap(lambda rng: training._draw(rng, SHAPE, PROCESS.num_timesteps))(rngs)
+    denoise_fn = functools.partial(model.apply, {"params": state.params}, train=True)
+    x_0 = batch.images / np.float32(127.5) - 1
+    losses = diffusion.training_losses(PROCESS, denoise_fn, x_0=x_0, t=t, eps=eps, loss_type=loss_type)
+    np.testing.assert_allclose(metrics.loss, losses.mean(), rtol=1e-4)
+
+
+def test_flipping_mirrors_some_images_from_left_to_right():
+    """Whether flipped or not, symmetric images give the same loss; others do not."""
+    model, state = smallest(training.make_optimizer(lr=1e-3, warmup_steps=2, clip_norm=1.0))
+    asymmetric, labels = random_batches(1)
     symmetric = np.concatenate([asymmetric[..., :3, :], asymmetric[..., 2::-1, :]], axis=3)
-    both = np.concatenate([symmetric, asymmetric])  # one step of each
+    both = data.Batch(np.concatenate([symmetric, asymmetric]), np.concatenate([labels, labels]))  # one step of each
     losses = []
     for flip in (False, True):
         steps = parallel.pmap_train_steps(make_step(model, flip=flip))
@@ -176,7 +221,7 @@ def test_microbatches_give_the_step_of_the_whole_batch():
         state = training.create_state(MODEL, sgd, rng=jax.random.key(1), image_shape=SHAPE)
         state = state.replace(params=jax.tree.map(lambda p: p + 0.03, state.params))
         steps = parallel.pmap_train_steps(make_step(optimizer=sgd, microbatches=parts))
-        results.append(jax.device_get(steps(parallel.replicate(state), random_pixels(1))[:2]))
+        results.append(jax.device_get(steps(parallel.replicate(state), random_batches(1))[:2]))
     (whole, metrics), (split, split_metrics) = results
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=2e-5), whole.params, split.params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5), metrics, split_metrics)

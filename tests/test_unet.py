@@ -8,7 +8,10 @@ from flax.traverse_util import flatten_dict
 
 from ddpm_jax import unet
 from ddpm_jax.interop.tf1 import params_from_tf
+from ddpm_jax.ops import convolution
 from ddpm_jax.unet import UNet
+
+TRAINED = dict(conv=convolution.conv_for_training)
 
 
 def small(**changes):
@@ -21,12 +24,12 @@ def golden_params(arrays, prefix="params/"):
 
 
 def random_params(model, x, t):
-    """Like those of `init`, which takes longer to compile than the network, but far from zero in every branch."""
+    """Draws parameters far from zero in every branch; `init` would take longer to compile than the network."""
     rng, shapes = np.random.default_rng(0), jax.eval_shape(model.init, jax.random.key(0), x, t)["params"]
     return jax.tree.map(lambda leaf: rng.normal(0.0, 0.1, leaf.shape).astype(leaf.dtype), shapes)
 
 
-@pytest.mark.parametrize("settings", [{}, dict(remat=True)])
+@pytest.mark.parametrize("settings", [{}, dict(remat=True), TRAINED, dict(remat=True, **TRAINED)])
 @pytest.mark.parametrize("train", [False, True])
 def test_the_network_equals_the_official_one(golden, settings, train):
     arrays = golden("unet_small")
@@ -162,9 +165,29 @@ def test_dropout_acts_in_training_alone(golden):
     np.testing.assert_allclose(not_training, arrays["output"], atol=1e-4)
 
 
+def test_the_convolution_does_not_change_the_parameters_and_reaches_every_block(golden):
+    arrays = golden("unet_small")
+    seen = []
+
+    def counted(x, kernel, *rest, **options):
+        seen.append(kernel.shape)
+        return convolution.conv(x, kernel, *rest, **options)
+
+    variables = {"params": golden_params(arrays)}
+    for remat in (False, True):
+        seen.clear()
+        model = small(remat=remat).clone(conv=counted)
+        fresh = jax.eval_shape(model.init, jax.random.key(0), arrays["input"], arrays["t"])
+        chex.assert_trees_all_equal_shapes(fresh, variables)
+        seen.clear()
+        jax.eval_shape(model.apply, variables, arrays["input"], arrays["t"])
+        kernels = [leaf.shape for leaf in jax.tree.leaves(variables) if leaf.ndim == 4]
+        assert sorted(seen) == sorted(kernels)
+
+
 def test_remat_keeps_the_gradients():
     x, t = np.random.default_rng(1).standard_normal((2, 4, 4, 3), np.float32), np.array([0, 5])
-    plain, remat = (small(ch_mult=(1,), remat=remat) for remat in (False, True))
+    plain, remat = (small(ch_mult=(1,), remat=remat, **TRAINED) for remat in (False, True))
     params = random_params(plain, x, t)
 
     def grads(model):
@@ -174,7 +197,7 @@ def test_remat_keeps_the_gradients():
 
 
 def test_the_network_can_be_differentiated_forwards(golden):
-    """Outside training; its convolution in training is reverse-mode only."""
+    """With the convolution that it has unless told otherwise; that of training is reverse-mode only."""
     arrays = golden("unet_small")
     variables, x, t = {"params": golden_params(arrays)}, arrays["input"], arrays["t"]
     direction = np.random.default_rng(0).standard_normal(x.shape).astype(np.float32)

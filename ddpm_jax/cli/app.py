@@ -1,9 +1,11 @@
-"""What the command lines share: the flags of several processes, and how an error is said."""
+"""What the commands share: flags of several processes, the experiments by name, and how errors are reported."""
 
 import os
 import sys
 import traceback
 from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
 
 import jax
 from absl import app, flags, logging
@@ -12,42 +14,30 @@ from ddpm_jax import parallel
 from ddpm_jax.runtime.signals import Stopped
 
 
-def define_flags() -> None:
-    """Defines the flags that say which processes make up a run; they can also be set by the environment."""
-    flags.DEFINE_enum(
-        "distributed", "auto", ["auto", "on", "off"],
-        "Several processes: auto: where a flag or the environment (JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, "
-        "JAX_PROCESS_ID, SLURM, Open MPI, GKE TPU) says so; on: also where JAX must ask the cluster (Cloud TPU).",
-    )  # fmt: skip
-    flags.DEFINE_string(
-        "coordinator_address", os.environ.get("JAX_COORDINATOR_ADDRESS"), "host:port where process 0 listens."
-    )
-    flags.DEFINE_integer("num_processes", os.environ.get("JAX_NUM_PROCESSES"), "Of the run.", lower_bound=1)
-    flags.DEFINE_integer("process_id", os.environ.get("JAX_PROCESS_ID"), "Of this one, from 0.", lower_bound=0)
-    flags.DEFINE_integer("start_timeout_s", 300, "How long the processes wait for each other.", lower_bound=1)
-    flags.DEFINE_integer(
-        "heartbeat_timeout_s", 60, "A process not heard of for so long is taken for dead.", lower_bound=1
-    )
+def run(define_flags: Callable[[], None], work: Callable[..., int], *, doc: str, positional: str = "") -> None:
+    """Parses the flags, joins the other processes, and ends the program with what `work(values)` returns.
 
+    A ValueError or OSError is reported in one sentence, with exit code 1; work that was stopped ends with the code
+    that tells why. Process 0 alone writes to standard output.
 
-def run(work: Callable[[], int]) -> None:
-    """Parses the flags, joins the other processes, and ends the program with what `work` returns.
-
-    A ValueError or OSError is said in one sentence, with exit code 1; work that was stopped ends with the code that
-    tells why. Process 0 alone writes to standard output.
+    Args:
+        define_flags: defines the flags of the command.
+        work: is given their values, and the arguments beside them where there may be any; returns the exit code.
+        doc: the help of the command.
+        positional: how the help calls arguments beside flags; '': there may be none.
     """
+    define_flags()
+    _define_process_flags()
 
     def main(argv: list[str]) -> int:
-        if len(argv) > 1:
-            raise app.UsageError(f"Unknown argument {argv[1]!r}; flags are --NAME=VALUE.")
         logging.set_verbosity(logging.WARNING)
         try:
-            _join()
-            return work()
+            _join(flags.FLAGS)
+            return work(flags.FLAGS, argv[1:]) if positional else work(flags.FLAGS)
         except Stopped as stopped:
             print(stopped)
             return stopped.exit_code
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, ArithmeticError) as error:
             message = str(error)
         except jax.errors.JaxRuntimeError as error:
             if jax.process_count() == 1:
@@ -61,15 +51,95 @@ def run(work: Callable[[], int]) -> None:
                 raise
             traceback.print_exc()
             parallel.leave(1)
-        print(f"{os.path.basename(sys.argv[0])}: {message}", file=sys.stderr)
+        print(f"{command_name()}: {message}", file=sys.stderr)
         parallel.leave(1)
         return 1
 
-    app.run(main, flags_parser=_parse)
+    app.run(main, flags_parser=lambda argv: parse(argv, doc=doc, positional=positional))
 
 
-def _join() -> None:
-    values = flags.FLAGS
+def command_name() -> str:
+    """Returns the name of the command as it was typed."""
+    return os.path.basename(sys.argv[0])
+
+
+def parse(argv: list[str], *, doc: str, positional: str = "") -> list[str]:
+    """Parses the flags; an unknown one or a wrong value is reported in one sentence, with exit code 1.
+
+    Args:
+        argv: the command line.
+        doc: the help of the command, printed with its flags for --help.
+        positional: how the help calls what may stand beside flags; '': nothing may.
+
+    Returns:
+        The arguments that are no flags, the name of the program first.
+    """
+    if any(argument in ("--help", "-h", "--helpfull", "-help") for argument in argv[1:]):
+        print(f"{doc.strip()}\n\nFlags:\n{_help()}")
+        raise SystemExit(0)
+    try:
+        rest = flags.FLAGS([argv[0], *map(_with_path_of_experiment, argv[1:])])
+        if len(rest) > 1 and not positional:
+            raise flags.Error(f"Unknown argument {rest[1]!r}; flags are --NAME=VALUE.")
+    except flags.Error as error:
+        raise SystemExit(f"{command_name()}: {error} See --help.") from None
+    except (AttributeError, KeyError) as error:  # of ml_collections, with the nearest name
+        message = " ".join(str(error.args[0]).split())
+        raise SystemExit(f"{command_name()}: unknown setting {message}") from None
+    return rest
+
+
+def _help() -> str:
+    own = [flag for flags_ in flags.FLAGS.flags_by_module_dict().items() if flags_[0].startswith("ddpm_jax") or
+           flags_[0] == "__main__" for flag in flags_[1]]  # fmt: skip
+    return "\n".join(
+        f"  --{flag.name}{'' if flag.boolean else '=' + (flag.metavar if hasattr(flag, 'metavar') else '...')}\n"
+        f"      {flag.help}" + ("" if flag.default is None else f" (default: {flag.default_as_str})")
+        for flag in sorted(own, key=lambda flag: flag.name)
+    )
+
+
+def experiment_names() -> list[str]:
+    """Lists the experiments that come with the package."""
+    files = (entry.name for entry in resources.files("ddpm_jax.configs").iterdir())
+    return sorted(name.removesuffix(".py") for name in files if name.endswith(".py") and not name.startswith("_"))
+
+
+def _with_path_of_experiment(argument: str) -> str:
+    """Replaces the name of an experiment by the path of its file: --config=cifar10."""
+    flag, equals, name = argument.partition("=")
+    if flag not in ("--config", "-config") or not equals or name.endswith(".py") or Path(name).exists():
+        return argument
+    if name not in experiment_names():
+        raise flags.Error(
+            f"--config={name} is neither a file nor an experiment; there are {', '.join(experiment_names())}."
+        )
+    return f"{flag}={resources.files('ddpm_jax.configs') / f'{name}.py'}"
+
+
+def _define_process_flags() -> None:
+    """Defines the flags that say which processes make up a run; they can also be set by the environment."""
+    flags.DEFINE_enum(
+        "distributed", "auto", ["auto", "on", "off"],
+        "Several processes: auto: where a flag or the environment (JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, "
+        "JAX_PROCESS_ID, SLURM, Open MPI, GKE TPU) says so; on: also where JAX must ask the cluster (Cloud TPU).",
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "coordinator_address", os.environ.get("JAX_COORDINATOR_ADDRESS"), "host:port where process 0 listens."
+    )
+    flags.DEFINE_integer(
+        "num_processes", os.environ.get("JAX_NUM_PROCESSES"), "The number of processes of the run.", lower_bound=1
+    )
+    flags.DEFINE_integer(
+        "process_id", os.environ.get("JAX_PROCESS_ID"), "The number of this process, from 0.", lower_bound=0
+    )
+    flags.DEFINE_integer("start_timeout_s", 300, "How long the processes wait for each other.", lower_bound=1)
+    flags.DEFINE_integer(
+        "heartbeat_timeout_s", 60, "A process not heard of for so long is taken for dead.", lower_bound=1
+    )
+
+
+def _join(values: flags.FlagValues) -> None:
     parallel.initialize(
         mode=values.distributed,
         coordinator_address=values.coordinator_address,
@@ -81,12 +151,3 @@ def _join() -> None:
     parallel.check_initialized()
     if not parallel.is_primary():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
-
-
-def _parse(argv: list[str]) -> list[str]:
-    """As absl does, but an unknown setting is one sentence too."""
-    try:
-        return app.parse_flags_with_usage(argv)
-    except (AttributeError, KeyError) as error:  # of ml_collections, with the nearest name
-        name = os.path.basename(argv[0])
-        raise SystemExit(f"{name}: unknown setting {' '.join(str(error.args[0]).split())}") from None

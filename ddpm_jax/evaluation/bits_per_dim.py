@@ -1,8 +1,10 @@
 """Bits/dim and rate-distortion of a trained model (Ho et al. 2020, Tables 1 and 4, Figure 5), as tables on disk.
 
-An image's numbers depend on the image and the seed alone. What was begun is continued, what is there is read.
+An image's numbers depend on the image and the seed alone. A table that was begun is continued, one that is there is
+read. Every process calls these functions alike.
 """
 
+import functools
 import json
 import urllib.parse
 from collections.abc import Callable
@@ -14,154 +16,192 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax import data, images, likelihood, parallel, sampling
-from ddpm_jax.paper import published
-from ddpm_jax.runs import workdir
-from ddpm_jax.runs.resumable import Rows
+from ddpm_jax.evaluation.image_sets import ImageSet
+from ddpm_jax.evaluation.results import Score
+from ddpm_jax.runs.experiment import Experiment
+from ddpm_jax.runs.resumable import ResumableArray
+from ddpm_jax.runs.trained_model import TrainedModel
 from ddpm_jax.runtime import files
 
 FAST_TIMESTEPS = 20
+_TENTHS = range(10, 0, -1)  # of the reverse steps: the rows of Table 4
 
 
-class Task(NamedTuple):
-    """Which images of a data set, under which model."""
+class Selection(NamedTuple):
+    """Images of a data set, under a model.
 
-    folder: Path  # of the tables
-    loaded: workdir.Loaded
-    source: data.Source
-    indices: np.ndarray  # [N] of the images in the source, rising
-    batch_size: int
-    settings: dict[str, Any]  # that tell one table from another
+    Attributes:
+        model: that gives them their likelihood.
+        images: all of the split.
+        indices: int [N], rising, of those that are measured.
+        settings: JSON values that tell one table from another.
+    """
 
-    def path(self, metric: str, **more: int) -> Path:
-        """Of a table, without its suffix; `more` are settings of this metric alone."""
+    model: TrainedModel
+    images: ImageSet
+    indices: np.ndarray
+    settings: dict[str, Any]
+
+    def file(self, folder: Path, metric: str, **more: int) -> Path:
+        """Returns the path of a table; `more` are settings of this metric alone."""
         settings = self.settings | {"split": urllib.parse.quote(self.settings["split"], safe="")}
         name = "step{step}_{weights}_{split}_{num_images}_seed{seed}".format_map(settings)
         own = "".join(f"_{key}{value}" for key, value in more.items())
-        return self.folder / f"{metric}_{name}{own}"
+        return folder / f"{metric}_{name}{own}.json"
 
 
-def make_task(
-    folder: Path, loaded: workdir.Loaded, *, split: str, num_images: int | None, batch_size: int, seed: int
-) -> Task:
-    """Chooses the images.
+def select_images(model: TrainedModel, images: ImageSet, *, split: str, num_images: int | None, seed: int) -> Selection:
+    """Chooses images of a split at random.
 
     Args:
-        folder: for the tables.
-        loaded: the model.
-        split: of the data set that it was trained on.
+        model: that is measured.
+        images: all of the split, from `image_sets.share_split`.
+        split: its name.
         num_images: how many, drawn by the seed; None: all.
-        batch_size: images at a time.
         seed: also of the noise.
 
     Raises:
-        ValueError: if there is no such split, or not that many images in it.
-        FileNotFoundError: if the data set is not there.
+        ValueError: if there are not that many.
     """
-    config = loaded.experiment.config
-    source = loaded.experiment.load_data(split)
-    count = num_images or len(source)
-    if not 2 <= count <= len(source):
-        raise ValueError(f"--num_images={count} must be from 2 to the {len(source)} that split {split!r} has.")
-    chosen = data.batch_indices(len(source), seed=seed, step=0, batch_size=count)
+    count = num_images or len(images)
+    if not 2 <= count <= len(images):
+        raise ValueError(f"--num_images={count} must be from 2 to the {len(images)} that split {split!r} has.")
+    indices = data.batch_indices(len(images), seed=seed, step=0, batch_size=count)
     settings = dict(
-        data=config.data.name, split=split, num_images=count, seed=seed, step=loaded.step, weights=loaded.weights,
-        num_timesteps=loaded.experiment.process.num_timesteps, clip=True,
+        data=model.experiment.config.data.name, split=split, num_images=count, seed=seed, step=model.step,
+        weights=model.short_weights, num_timesteps=model.experiment.process.num_timesteps, clip=True,
     )  # fmt: skip
-    return Task(folder, loaded, source, np.sort(chosen), min(batch_size, count), settings)
+    return Selection(model, images, np.sort(indices), settings)
 
 
-def bound(task: Task) -> dict[str, Any]:
-    """All that is computed at every timestep: the terms of the bound, and the rate and distortion of Table 4."""
-    process = task.loaded.experiment.process
+def measure_terms(selection: Selection, folder: Path | None, *, batch_size: int) -> list[Score]:
+    """Measures the bound at every timestep: its total, its terms, and the rate and distortion of Table 4.
 
-    def terms(params: Any, x_0: jax.Array, keys: jax.Array) -> jax.Array:  # [B, 1 + 2 T]
-        found = likelihood.bpd_loop(process, task.loaded.experiment.denoise_fn(params), x_0=x_0, keys=keys)
-        return jnp.concatenate([found.prior[:, None], found.terms, found.mse], axis=1)
-
-    return _table(task, task.path("bpd"), terms, width=1 + 2 * process.num_timesteps, summarize=_summarize)
-
-
-def draw(task: Task, found: dict[str, Any]) -> Path:
-    """Figure 5, of what `bound` found; returns its path."""
-    from ddpm_jax.paper import plots
-
-    path = task.path("rate_distortion")
-    path = path.with_name(f"{path.name}.png")
-    curves = found["by_t"]
-    plots.rate_distortion(path, rate_bpd=np.array(curves["rate_bpd"]), rmse=np.array(curves["rmse"]))
-    return path
+    Returns:
+        The scores `bpd`, the total in bits/dim, and `rd`, the rate in bits/dim, both with the whole table.
+    """
+    experiment = selection.model.experiment
+    file = folder and selection.file(folder, "bpd")
+    table = _table(
+        selection, file, _map_terms(experiment), width=1 + 2 * experiment.process.num_timesteps, summarize=_summarize,
+        batch_size=batch_size,
+    )  # fmt: skip
+    sums, more = table["bits_per_dim"], (table, file and str(file))
+    total, rate = sums["total"], sums["rate L_1 + ... + L_T"]
+    return [
+        Score("bpd", "bits/dim", total["mean"], total["standard_error"], "standard error", *more),
+        Score("rd", "rate, bits/dim", rate["mean"], rate["standard_error"], "standard error", *more),
+    ]
 
 
-def estimate(task: Task, *, num_timesteps: int | None = None) -> dict[str, Any]:
-    """The bound's total, estimated from some timesteps an image: by default 20, or all where there are fewer.
+def estimate_total(
+    selection: Selection, folder: Path | None, *, num_timesteps: int | None, batch_size: int
+) -> list[Score]:
+    """Estimates the bound's total from some timesteps an image: by default 20, or all where there are fewer.
 
     Raises:
         ValueError: if the process has not that many.
     """
-    process = task.loaded.experiment.process
-    count = num_timesteps or min(FAST_TIMESTEPS, process.num_timesteps)
-    likelihood.strata(process.num_timesteps, count)  # raises what there is to raise
-
-    def total(params: Any, x_0: jax.Array, keys: jax.Array) -> jax.Array:  # [B, 1]
-        denoise_fn = task.loaded.experiment.denoise_fn(params)
-        return likelihood.bpd_estimate(process, denoise_fn, x_0=x_0, keys=keys, num_timesteps=count)[:, None]
+    experiment = selection.model.experiment
+    count = num_timesteps or min(FAST_TIMESTEPS, experiment.process.num_timesteps)
+    likelihood.strata(experiment.process.num_timesteps, count)  # raises what there is to raise
 
     def summarize(rows: np.ndarray) -> dict[str, Any]:
         return {"timesteps_per_image": count, "bits_per_dim": {"total": _as_json(rows[:, 0])}}
 
-    return _table(task, task.path("bpd_fast", timesteps=count), total, width=1, summarize=summarize)
+    file = folder and selection.file(folder, "bpd_fast", timesteps=count)
+    table = _table(
+        selection, file, _map_estimate(experiment, count), width=1, summarize=summarize, batch_size=batch_size
+    )
+    total = table["bits_per_dim"]["total"]
+    more = (table, file and str(file))
+    return [Score("bpd_fast", "bits/dim, estimated", total["mean"], total["standard_error"], "standard error", *more)]
+
+
+@functools.lru_cache(maxsize=4)
+def _map_terms(experiment: Experiment) -> Callable:
+    def terms(params: Any, pixels: jax.Array, keys: jax.Array) -> jax.Array:  # [B, 1 + 2 T]
+        bound = likelihood.bpd_loop(
+            experiment.process, experiment.denoise_fn(params), x_0=images.from_uint8(pixels), keys=keys
+        )
+        return jnp.concatenate([bound.prior[:, None], bound.terms, bound.mse], axis=1)
+
+    return parallel.map_batches(terms)
+
+
+@functools.lru_cache(maxsize=4)
+def _map_estimate(experiment: Experiment, num_timesteps: int) -> Callable:
+    def total(params: Any, pixels: jax.Array, keys: jax.Array) -> jax.Array:  # [B, 1]
+        x_0, denoise_fn = images.from_uint8(pixels), experiment.denoise_fn(params)
+        return likelihood.bpd_estimate(experiment.process, denoise_fn, x_0=x_0, keys=keys, num_timesteps=num_timesteps)[
+            :, None
+        ]
+
+    return parallel.map_batches(total)
 
 
 def _table(
-    task: Task, path: Path, function: Callable, *, width: int, summarize: Callable[[np.ndarray], dict[str, Any]]
+    selection: Selection,
+    file: Path | None,
+    mapped: Callable,
+    *,
+    width: int,
+    summarize: Callable[[np.ndarray], dict[str, Any]],
+    batch_size: int,
 ) -> dict[str, Any]:
-    """The table at `<path>.json`: read if it is there, else computed from every image and written.
+    """Reads the table if it is there, else computes it from every image, and writes it if it has a file.
 
     Args:
-        task: which images.
-        path: without suffix.
-        function: `(params, x_0 [B, H, W, C], keys [B]) -> [B, D]`, a row depending on its image and key alone.
+        selection: of the images.
+        file: of the table; None: it is not kept.
+        mapped: `(params, pixels [B, H, W, C], keys [B]) -> [B, D]`, a row depending on its image and key alone.
         width: D.
-        summarize: what the table says of all rows, [N, D] float32.
+        summarize: makes the table of all rows, [N, D] float32.
+        batch_size: images at a time.
     """
-    file = path.with_name(f"{path.name}.json")
-    if file.is_file():
+    if table := parallel.agree(lambda: json.loads(file.read_text()) if file and file.is_file() else None):
         print(f"From {file}, which is there already:")
-        return json.loads(file.read_text())
-    shape = (len(task.indices), width)
-    rows = Rows(path.with_name(f"{path.name}.rows"), settings=task.settings, shape=shape, dtype=np.float32)
-    mapped = parallel.pmap_batches(lambda params, pixels, keys: function(params, images.from_uint8(pixels), keys))
-    params = parallel.replicate(task.loaded.params)
+        return table
+    count, seed = len(selection.indices), selection.settings["seed"]
+    path = file and file.with_suffix(".rows")
+    rows = ResumableArray(path, settings=selection.settings, shape=(count, width), dtype=np.float32)
+    params = parallel.replicate(selection.model.params)
 
     def measure(numbers: np.ndarray) -> np.ndarray:  # [B, D]
-        indices = task.indices[np.minimum(numbers, len(task.indices) - 1)]
-        pixels, _ = task.source.read(indices)
-        return mapped(params, pixels, sampling.image_keys(task.settings["seed"], indices))
+        indices = selection.indices[np.minimum(numbers, count - 1)]
+        return mapped(params, selection.images.read(indices), sampling.image_keys(seed, indices))
 
-    rows.fill(measure, batch_size=task.batch_size)
-    found = {"settings": task.settings, **summarize(np.asarray(rows.array))}
-    files.write_atomically(file, json.dumps(found, indent=1) + "\n")
-    rows.remove()
-    print(f"Written to {file}:")
-    return found
+    rows.fill(measure, batch_size=min(batch_size, count))
+
+    def finish() -> dict[str, Any]:
+        table = {"settings": selection.settings, **summarize(np.asarray(rows.array))}
+        if file:
+            files.write_atomically(file, json.dumps(table, indent=1) + "\n")
+        rows.remove()
+        return table
+
+    table = parallel.agree(finish)
+    if file:
+        print(f"Written to {file}:")
+    return table
 
 
 def _as_json(values: np.ndarray) -> dict[str, float]:
-    """The mean of [N], and its standard error."""
+    """Returns the mean of [N], and its standard error."""
     return {name: float(value) for name, value in likelihood.mean_over_images(values)._asdict().items()}
 
 
-def _summarize(bound: np.ndarray) -> dict[str, Any]:
-    """Of [N, 1 + 2 T]: the sums of Eq. 5 in bits/dim, the rows of Table 4, and the curves of Figure 5."""
-    num_timesteps = bound.shape[1] // 2
-    prior, terms, mse = bound[:, 0], bound[:, 1 : 1 + num_timesteps], bound[:, 1 + num_timesteps :]
+def _summarize(rows: np.ndarray) -> dict[str, Any]:
+    """Sums [N, 1 + 2 T] as Eq. 5 does, in bits/dim, and returns the rows of Table 4 and the curves of Figure 5."""
+    num_timesteps = rows.shape[1] // 2
+    prior, terms, mse = rows[:, 0], rows[:, 1 : 1 + num_timesteps], rows[:, 1 + num_timesteps :]
     rate = likelihood.progressive_rate(terms=terms, prior=prior)  # [N, T]
     rates, rmse = likelihood.mean_over_images(rate), likelihood.progressive_rmse(mse)
-    rows = []
-    for row in published.TABLE_4:
-        steps = max(1, round(row.reverse_steps / published.TABLE_4[0].reverse_steps * num_timesteps))
+    rate_distortion = []
+    for tenths in _TENTHS:
+        steps = max(1, round(tenths / 10 * num_timesteps))
         t = num_timesteps - steps
-        rows.append(
+        rate_distortion.append(
             dict(
                 reverse_steps=steps, rate_bpd=rates.mean[t], rate_standard_error=rates.standard_error[t],
                 rmse=rmse.mean[t], rmse_standard_error=rmse.standard_error[t],
@@ -175,7 +215,7 @@ def _summarize(bound: np.ndarray) -> dict[str, Any]:
             "L_T": _as_json(prior),
             "rate L_1 + ... + L_T": _as_json(rate[:, 0]),
         },
-        "rate_distortion": rows,
+        "rate_distortion": rate_distortion,
         "by_t": {
             "terms_bpd": likelihood.mean_over_images(terms).mean.tolist(),
             "rate_bpd": rates.mean.tolist(),
@@ -184,6 +224,6 @@ def _summarize(bound: np.ndarray) -> dict[str, Any]:
     }
 
 
-def tables(folder: Path) -> list[dict[str, Any]]:
-    """The tables of `bound` that lie in a folder."""
+def read_tables(folder: Path) -> list[dict[str, Any]]:
+    """Reads the tables of `measure_terms` that lie in a folder."""
     return [json.loads(path.read_text()) for path in sorted(folder.glob("bpd_step*.json"))]

@@ -1,15 +1,17 @@
 """Images to be measured, from wherever: a data set, a folder or tar, an .npz; with what tells one set from another."""
 
+import dataclasses
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from ddpm_jax import data
-from ddpm_jax.runs import sample_files, workdir
+from ddpm_jax import data, parallel, sampling
+from ddpm_jax.runs import sample_files
 from ddpm_jax.runs.experiment import Experiment
+from ddpm_jax.runs.trained_model import TrainedModel
 
 # How a float image becomes the uint8 that is scored, here and in every .npz of ours: `images.to_uint8`.
 ROUNDING = "nearest of 0..255 to 127.5 (x + 1), half to even, clipped"
@@ -18,68 +20,102 @@ _HASHED = 50_000  # images at most, evenly spread
 _PIECE = 1000
 
 
-class ImageSet(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageSet:
     """N images in some order.
 
     Attributes:
-        about: JSON values that say what they are; sets of other images have other values.
+        metadata: JSON values that say what they are; sets of other images have other values.
         shape: (N, H, W, C).
         read: int [n] in [0, N) -> uint8 [n, H, W, C].
     """
 
-    about: dict[str, Any]
+    metadata: dict[str, Any]
     shape: tuple[int, int, int, int]
     read: Callable[[np.ndarray], np.ndarray]
 
     def __len__(self) -> int:
-        """N."""
+        """Returns N."""
         return self.shape[0]
 
 
-def of_array(pixels: np.ndarray, about: dict[str, Any]) -> ImageSet:
-    """A set of images [N, H, W, C] uint8 in memory, or mapped from disk."""
-    return _hashed(about, pixels.shape, lambda indices: np.asarray(pixels[indices]))
+def from_array(pixels: np.ndarray, metadata: dict[str, Any]) -> ImageSet:
+    """Makes a set of images [N, H, W, C] uint8 in memory, or mapped from disk."""
+    return _hashed(metadata, pixels.shape, lambda indices: np.asarray(pixels[indices]))
 
 
-def of_source(source: data.Source, name: str, *, labels: bool = False) -> ImageSet:
-    """A split of a data set; `name` says which. With `labels`, `about` depends on those too."""
-    about, shape = {"images": name}, (len(source), *source.image_shape)
-    return _hashed(about, shape, lambda indices: source.read(indices)[0], source if labels else None)
+def from_source(source: data.Source, name: str, *, labels: bool = False) -> ImageSet:
+    """Makes a set of a split of a data set; `name` says which. With `labels`, the metadata depend on those too."""
+    shape = (len(source), *source.image_shape)
+    return _hashed({"images": name}, shape, lambda indices: source.read(indices)[0], source if labels else None)
 
 
-def training_set(made: Experiment) -> tuple[data.Source, str]:
-    """What a model is trained on, and its name.
+def share(open_images: Callable[[], ImageSet]) -> ImageSet:
+    """Opens a set on process 0, for all: every process then calls `read` alike, and process 0 reads.
 
     Raises:
-        FileNotFoundError: if it is no longer there.
+        ValueError, OSError: as `open_images()` does, on all processes.
     """
-    settings = made.config.data
+    opened: list[ImageSet] = []
+
+    def open_and_describe() -> list:
+        opened.append(open_images())
+        return [opened[0].metadata, opened[0].shape]
+
+    metadata, shape = parallel.agree(open_and_describe)
+
+    def read(indices: np.ndarray) -> np.ndarray:
+        empty = np.zeros((len(indices), *shape[1:]), np.uint8)
+        return parallel.broadcast(parallel.raise_on_all(lambda: opened[0].read(indices) if opened else empty))
+
+    return ImageSet(metadata, tuple(shape), read)
+
+
+def training_set(experiment: Experiment) -> tuple[data.Source, str]:
+    """Opens the images that a model is trained on, and names them.
+
+    Raises:
+        FileNotFoundError: if they are no longer there.
+    """
+    settings = experiment.config.data
     name = Path(settings.data_dir).name if settings.name == "image_folder" else settings.name
-    return made.load_data(), f"{name}:{settings.split}"
+    return experiment.load_data(), f"{name}:{settings.split}"
 
 
-def about_drawn(loaded: workdir.Loaded, seed: int) -> dict[str, Any]:
-    """What samples of a model depend on, but for their number."""
-    made = loaded.experiment
-    return dict(
-        images="drawn", data=made.config.data.name, step=loaded.step, weights=loaded.weights, seed=seed,
-        num_timesteps=made.process.num_timesteps, clip=made.config.sample.clip,
-    )  # fmt: skip
+def share_split(experiment: Experiment, split: str) -> ImageSet:
+    """Opens a split of the data set that a model was trained on, for all processes, without hashing its images.
 
-
-def drawn(loaded: workdir.Loaded, folder: Path, *, num_samples: int, batch_size: int, seed: int) -> ImageSet:
-    """Samples of a model, drawn where they are not there yet; see `sample_files.draw`.
-
-    Args:
-        loaded: the model.
-        folder: its work folder.
-        num_samples: N.
-        batch_size: images at a time.
-        seed: of the samples.
+    Raises:
+        ValueError: if there is no such split.
+        FileNotFoundError: if the data set is not there.
     """
-    path = sample_files.default_path(folder, loaded, num_samples=num_samples, seed=seed)
-    sample_files.draw(loaded, path, num_samples=num_samples, batch_size=min(batch_size, num_samples), seed=seed)
-    return of_array(sample_files.read(path), about_drawn(loaded, seed))
+
+    def open_split() -> ImageSet:
+        source = experiment.load_data(split)
+        metadata = {"data": experiment.config.data.name, "split": split}
+        return ImageSet(metadata, (len(source), *source.image_shape), lambda indices: source.read(indices)[0])
+
+    return share(open_split)
+
+
+def draw(model: TrainedModel, *, num_samples: int, batch_size: int, seed: int) -> ImageSet:
+    """Draws samples of a model into memory; all processes have them.
+
+    Raises:
+        signals.Stopped: if a signal requested it.
+    """
+    params, sample = parallel.replicate(model.params), sample_files.mapped_sample(model.experiment)
+    batches = np.array_split(np.arange(num_samples), -(-num_samples // batch_size))
+    pixels = np.concatenate([sample(params, sampling.image_keys(seed, indices)) for indices in batches])
+    return from_array(pixels, sample_files.sample_spec(model, seed=seed).metadata())
+
+
+def draw_to_file(model: TrainedModel, workdir: Path, *, num_samples: int, batch_size: int, seed: int) -> ImageSet:
+    """Draws samples of a model into its work folder where they are not there yet; see `sample_files.draw`."""
+    spec = sample_files.sample_spec(model, seed=seed)
+    path = sample_files.default_path(workdir, spec, num_samples=num_samples)
+    sample_files.draw(model, path, num_samples=num_samples, batch_size=min(batch_size, num_samples), seed=seed)
+    return share(lambda: from_array(sample_files.read(path), spec.metadata()))
 
 
 def open_set(name: str, *, image_shape: tuple[int, int, int] | None, **where: Any) -> ImageSet:
@@ -90,8 +126,8 @@ def open_set(name: str, *, image_shape: tuple[int, int, int] | None, **where: An
         ValueError: if it holds no images.
     """
     if name.endswith(".npz"):
-        return of_array(sample_files.read(Path(name)), {"images": Path(name).name})
-    return of_source(*open_source(name, image_shape=image_shape, **where))
+        return from_array(sample_files.read(Path(name)), {"images": Path(name).name})
+    return from_source(*open_source(name, image_shape=image_shape, **where))
 
 
 def open_source(
@@ -127,7 +163,7 @@ def open_source(
 
 
 def _hashed(
-    about: dict[str, Any],
+    metadata: dict[str, Any],
     shape: tuple[int, ...],
     read: Callable[[np.ndarray], np.ndarray],
     labelled: data.Source | None = None,
@@ -138,5 +174,5 @@ def _hashed(
         piece = indices[start : start + _PIECE]
         for array in labelled.read(piece) if labelled else (read(piece),):
             digest.update(array.tobytes())
-    about = about | {"count": shape[0], "shape": list(shape[1:]), "sha256": digest.hexdigest()[:16]}
-    return ImageSet(about, tuple(shape), read)
+    identity = {"count": shape[0], "shape": list(shape[1:]), "sha256": digest.hexdigest()[:16]}
+    return ImageSet(metadata | identity, tuple(shape), read)

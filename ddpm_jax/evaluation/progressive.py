@@ -1,95 +1,115 @@
 """Quality of the predicted x_0 against reverse steps (Ho et al. 2020, Figure 10)."""
 
+import functools
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
-from ddpm_jax import parallel, sampling
+from ddpm_jax import images, parallel, sampling
 from ddpm_jax.evaluation import image_sets, quality
-from ddpm_jax.evaluation.quality import Reference
-from ddpm_jax.metrics.features import Extractor
-from ddpm_jax.paper import generation
-from ddpm_jax.runs import workdir
-from ddpm_jax.runs.resumable import Rows
+from ddpm_jax.evaluation.image_sets import ImageSet
+from ddpm_jax.evaluation.quality import FeatureSpace
+from ddpm_jax.evaluation.results import Score
+from ddpm_jax.runs.experiment import Experiment
+from ddpm_jax.runs.resumable import ResumableArray
+from ddpm_jax.runs.sample_files import sample_spec
+from ddpm_jax.runs.trained_model import TrainedModel
 from ddpm_jax.runtime import files
 
+METRICS = ("progressive", "progressive_classifier")
 _POINTS = 11  # reverse steps 1, 101, ..., T of T = 1000
 
 
-def table(
-    loaded: workdir.Loaded,
+def evenly_spaced(num_timesteps: int, count: int) -> list[int]:
+    """Returns up to `count` different timesteps, from T - 1 to 0."""
+    return sorted({round(t) for t in np.linspace(0, num_timesteps - 1, count)}, reverse=True)
+
+
+@functools.lru_cache(maxsize=4)
+def map_predictions(experiment: Experiment, timesteps: tuple[int, ...]) -> Callable[[Any, jax.Array], np.ndarray]:
+    """Returns `(params, keys [B]) -> uint8 [B, K, H, W, C]`, which draws the x_0 predicted at some timesteps."""
+
+    def draw(params: Any, keys: jax.Array) -> jax.Array:
+        _, predicted = sampling.progressive_loop(
+            experiment.process, experiment.denoise_fn(params), keys=keys, shape=experiment.image_shape,
+            timesteps=timesteps, clip=experiment.config.sample.clip,
+        )  # fmt: skip
+        return images.to_uint8(predicted)
+
+    return parallel.map_batches(draw)
+
+
+def measure_predictions(
+    metric: str,
+    model: TrainedModel,
+    space: FeatureSpace,
     folder: Path,
-    extractor: Extractor,
-    reference: Reference,
     *,
     num_samples: int,
     batch_size: int,
     seed: int,
-) -> tuple[list[dict[str, float]], Path]:
-    """The table and the figure, from disk or, continued where it stopped, computed.
+) -> list[Score]:
+    """Measures the x_0 predicted at some timesteps; the table is read if it is there, else computed and written.
 
     Args:
-        loaded: the model.
-        folder: for the table and the figure.
-        extractor: of the features.
-        reference: to compare with.
+        metric: its name, of `METRICS`.
+        model: that predicts.
+        space: the features, and the reference.
+        folder: of the table.
         num_samples: that each point is of.
         batch_size: images at a time.
         seed: of the samples.
 
     Returns:
-        A row for each number of reverse steps: `reverse_steps`, `distance` to the reference, `inception_score` and
-        its `deviation`; and the path of the figure.
+        The distance at the last reverse step; its table has a row for each number of reverse steps: `reverse_steps`,
+        `distance` to the reference, `inception_score` and its `deviation`.
 
     Raises:
-        signals.Stopped: if a signal asked for it.
+        signals.Stopped: if a signal requested it.
     """
-    from ddpm_jax.paper import plots
-
-    settings = quality.settings_of(extractor, image_sets.about_drawn(loaded, seed) | {"count": num_samples}, reference)
-    kind = extractor.name.partition(":")[0]
-    name = f"progressive_{kind}_step{loaded.step}_{loaded.weights}_seed{seed}_{num_samples}"
-    path = folder / f"{name}.json"
-    if path.is_file() and (found := json.loads(path.read_text()))["settings"] == settings:
-        print(f"From {path}, which is there already:")
+    spec = sample_spec(model, seed=seed)
+    settings = quality.score_settings(space, spec.metadata() | {"count": num_samples})
+    file = folder / f"progressive_{space.extractor.name.partition(':')[0]}_{spec.name}_{num_samples}.json"
+    table = parallel.agree(lambda: json.loads(file.read_text()) if file.is_file() else None)
+    if table and table["settings"] == settings:
+        print(f"From {file}, which is there already:")
     else:
-        timesteps, predicted = _draw(
-            loaded, folder / f"{name}.samples", num_samples=num_samples, batch_size=batch_size, seed=seed
-        )
+        timesteps = evenly_spaced(model.experiment.process.num_timesteps, _POINTS)
+        predicted = _draw(model, file.with_suffix(".samples"), timesteps, num_samples, batch_size, seed)
         rows = [
-            {"reverse_steps": loaded.experiment.process.num_timesteps - t}
-            | _measure(extractor, reference, predicted.array[:, k], folder / f"{name}_t{t}", batch_size=batch_size)
+            {"reverse_steps": model.experiment.process.num_timesteps - t}
+            | _measure(space, predicted, k, file.with_name(f"{file.stem}_t{t}.rows"), batch_size=batch_size)
             for k, t in enumerate(timesteps)
         ]
-        found = {"settings": settings, "rows": rows}
-        files.write_atomically(path, json.dumps(found, indent=1) + "\n")
+        table = {"settings": settings, "rows": rows}
+        parallel.agree(lambda: files.write_atomically(file, json.dumps(table, indent=1) + "\n"))
         predicted.remove()
-    picture = path.with_suffix(".png")
-    plots.quality_by_step(picture, found["rows"], kind=kind, num_samples=num_samples)
-    return found["rows"], picture
+    return [Score(metric, "distance of the predicted x_0", table["rows"][-1]["distance"], table=table, file=str(file))]
 
 
 def _draw(
-    loaded: workdir.Loaded, path: Path, *, num_samples: int, batch_size: int, seed: int
-) -> tuple[list[int], Rows]:
-    """The K timesteps, falling, and the x_0 predicted at each of them: rows uint8 [N, K, H, W, C]."""
-    made = loaded.experiment
-    timesteps = generation.evenly(made.process.num_timesteps, _POINTS)
-    settings = dict(step=loaded.step, weights=loaded.weights, seed=seed, timesteps=timesteps)
-    rows = Rows(path, settings=settings, shape=(num_samples, len(timesteps), *made.image_shape), dtype=np.uint8)
-    run, params = parallel.pmap_batches(generation.predictions(made, timesteps)), parallel.replicate(loaded.params)
+    model: TrainedModel, path: Path, timesteps: Sequence[int], num_samples: int, batch_size: int, seed: int
+) -> ResumableArray:
+    """Draws the x_0 predicted at K timesteps: rows uint8 [N, K, H, W, C]."""
+    settings = sample_spec(model, seed=seed).metadata() | {"timesteps": list(timesteps)}
+    shape = (num_samples, len(timesteps), *model.experiment.image_shape)
+    rows = ResumableArray(path, settings=settings, shape=shape, dtype=np.uint8)
+    run, params = map_predictions(model.experiment, tuple(timesteps)), parallel.replicate(model.params)
     rows.fill(lambda numbers: run(params, sampling.image_keys(seed, numbers)), batch_size=min(batch_size, num_samples))
-    return timesteps, rows
+    return rows
 
 
 def _measure(
-    extractor: Extractor, reference: Reference, predicted: np.ndarray, path: Path, *, batch_size: int
-) -> dict[str, Any]:
-    """Of the predictions [N, H, W, C] uint8 of one timestep."""
-    frame = image_sets.of_array(predicted, {"images": "predicted x_0"})
-    rows = quality.features(extractor, frame, path.with_suffix(".rows"), batch_size=batch_size)
-    distance, score = quality.measure(("fid", "is"), extractor, frame, reference, rows.array)
+    space: FeatureSpace, predicted: ResumableArray, k: int, path: Path, *, batch_size: int
+) -> dict[str, float]:
+    """Measures the predictions [N, H, W, C] uint8 of one timestep."""
+    metadata = {"images": "predicted x_0"}
+    frame: ImageSet = image_sets.share(lambda: image_sets.from_array(predicted.array[:, k], metadata))
+    rows = quality.features(space.extractor, frame, path, batch_size=batch_size)
+    distance, score = quality.compute_scores(("fid", "is"), space, frame, rows)
     rows.remove()
     return {"distance": distance.value, "inception_score": score.value, "deviation": score.error}

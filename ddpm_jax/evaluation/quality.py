@@ -1,14 +1,16 @@
 """Quality of samples: features of images, reference statistics, and FID, IS, KID, precision and recall from them.
 
 Ho et al. 2020, Tables 1 to 3: 50,000 samples against the statistics of the training set. Both sets go through the
-same extractor as uint8; reference statistics are kept on disk by a fingerprint of all that they depend on.
+same extractor as uint8; reference statistics are kept on disk by a fingerprint of all that they depend on. Every
+process calls these functions alike; process 0 holds the features and computes the scores.
 """
 
+import functools
 import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,13 +18,13 @@ import jax
 import numpy as np
 
 from ddpm_jax import data, parallel
-from ddpm_jax.evaluation import image_sets
+from ddpm_jax.evaluation import image_sets, results
 from ddpm_jax.evaluation.image_sets import ImageSet
-from ddpm_jax.evaluation.record import Score
-from ddpm_jax.metrics import classifier, moments, scores
+from ddpm_jax.evaluation.results import Score
+from ddpm_jax.metrics import classifier, inception, moments, scores
 from ddpm_jax.metrics.features import Extractor
 from ddpm_jax.metrics.precision_recall import precision_recall
-from ddpm_jax.runs.resumable import Rows
+from ddpm_jax.runs.resumable import ResumableArray
 from ddpm_jax.runtime import cache
 
 # With the features of Inception, as papers report them; and of a classifier, under names nobody mistakes for those.
@@ -33,168 +35,258 @@ _SEED = 0  # of the shuffles and subsets of IS and KID: not of the samples, whic
 
 
 class Reference(NamedTuple):
-    """What samples are compared with.
+    """The features that samples are compared with.
 
     Attributes:
-        about: JSON values that say what it is.
-        statistics: of the features of all its images.
+        metadata: JSON values that say what it is.
+        statistics: of the features of all its images; on process 0 alone.
         pool: float32 [N, D], the features themselves; None where only statistics are at hand.
     """
 
-    about: dict[str, Any]
-    statistics: moments.Statistics
-    pool: np.ndarray | None
+    metadata: dict[str, Any]
+    statistics: moments.Statistics | None = None
+    pool: np.ndarray | None = None
 
 
-def classifier_extractor(source: data.Source, name: str) -> Extractor:
-    """The classifier of a data set, from the cache if it was trained before.
+class FeatureSpace(NamedTuple):
+    """An extractor, and in its features what samples are compared with; the Inception score needs no reference."""
+
+    extractor: Extractor
+    reference: Reference | None
+
+
+def inception_extractor(weights: Path | None = None) -> Extractor:
+    """Loads Inception on process 0, for all.
+
+    Raises:
+        OSError, ValueError: as `inception.extractor`, on all processes.
+    """
+    return _share_extractor(lambda: inception.extractor(weights), inception.from_params)
+
+
+def classifier_extractor(open_source: Callable[[], tuple[data.Source, str]]) -> Extractor:
+    """Loads the classifier of a data set on process 0, for all; from the cache if it was trained before.
+
+    Args:
+        open_source: opens the data set and names it, as `image_sets.training_set` does.
 
     Raises:
         ValueError: if the data set has no labels.
     """
-    about = json.dumps(image_sets.of_source(source, name, labels=True).about, sort_keys=True)
-    file = cache.folder() / "classifiers" / f"{hashlib.sha256(about.encode()).hexdigest()[:16]}.npz"
-    if not file.is_file():
-        print(f"Training the classifier of {name}, whose features are compared; it is kept in {file}.")
-        trained = classifier.train(source, name=name)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        classifier.save(trained, file)
-    return classifier.load(file)
+
+    def load_or_train() -> Extractor:
+        source, name = open_source()
+        metadata = json.dumps(image_sets.from_source(source, name, labels=True).metadata, sort_keys=True)
+        file = cache.folder() / "classifiers" / f"{hashlib.sha256(metadata.encode()).hexdigest()[:16]}.npz"
+        if not file.is_file():
+            print(f"Training the classifier of {name}, whose features are compared; it is kept in {file}.")
+            trained = classifier.train(source, name=name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            classifier.save(trained, file)
+        return classifier.load(file)
+
+    return _share_extractor(load_or_train, classifier.from_params)
 
 
-def features(extractor: Extractor, images: ImageSet, path: Path, *, batch_size: int) -> Rows:
-    """The features of all images, on all devices, continued where it stopped.
+def _share_extractor(load: Callable[[], Extractor], from_params: Callable[[str, Any], Extractor]) -> Extractor:
+    loaded: list[Extractor] = []
+
+    def read() -> dict:
+        loaded.append(load())
+        return loaded[0].params
+
+    params = parallel.read_on_primary(read)
+    name = parallel.agree(lambda: loaded[0].name)
+    return loaded[0] if loaded else from_params(name, params)
+
+
+@functools.lru_cache(maxsize=4)
+def _map_features(apply: Callable) -> Callable:
+    return parallel.map_batches(apply)
+
+
+def features(extractor: Extractor, images: ImageSet, path: Path | None, *, batch_size: int) -> ResumableArray:
+    """Computes the features of all images, on all devices, continued where it stopped.
 
     Args:
         extractor: of D features and K logits.
         images: N of them.
-        path: where rows are kept while they are worked on.
+        path: where rows are kept while they are worked on; None: in memory.
         batch_size: images at a time.
 
     Returns:
         Rows [N, D + K] float32; to be removed when done with.
 
     Raises:
-        signals.Stopped: if a signal asked for it.
+        signals.Stopped: if a signal requested it.
     """
-    example = jax.ShapeDtypeStruct((1, *images.shape[1:]), np.uint8)
-    width = sum(part.shape[1] for part in jax.eval_shape(extractor.apply, extractor.params, example))
-    settings = {"images": images.about, "extractor": extractor.fingerprint}
-    rows = Rows(path, settings=settings, shape=(len(images), width), dtype=np.float32)
-    run, params = parallel.pmap_batches(extractor.apply), parallel.replicate(extractor.params)
+    settings = {"images": images.metadata, "extractor": extractor.fingerprint}
+    shape = (len(images), sum(_widths(extractor, images)))
+    rows = ResumableArray(path, settings=settings, shape=shape, dtype=np.float32)
+    run, params = _map_features(extractor.apply), parallel.replicate(extractor.params)
 
     def measure(numbers: np.ndarray) -> np.ndarray:  # [B, D + K]
-        found = run(params, images.read(np.minimum(numbers, len(images) - 1)))
-        return np.concatenate([found.pool, found.logits], axis=1)
+        batch = run(params, images.read(np.minimum(numbers, len(images) - 1)))
+        return np.concatenate([batch.pool, batch.logits], axis=1)
 
     rows.fill(measure, batch_size=min(batch_size, len(images)))
     return rows
 
 
-def reference_of(extractor: Extractor, images: ImageSet, *, batch_size: int) -> Reference:
-    """Features and statistics of a set of images, from the cache if they were computed before.
+def reference_from_images(extractor: Extractor, images: ImageSet, *, batch_size: int) -> Reference:
+    """Computes features and statistics of a set of images, or reads them from the cache.
 
     Raises:
-        signals.Stopped: if a signal asked for it.
+        signals.Stopped: if a signal requested it.
     """
-    settings = {"images": images.about, "extractor": f"{extractor.name} {extractor.fingerprint}"}
+    settings = {"images": images.metadata, "extractor": f"{extractor.name} {extractor.fingerprint}"}
     fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     file = cache.folder() / "references" / f"{fingerprint}.npz"
     pool_file = file.with_suffix(".npy")
-    if not file.is_file():
-        print(f"Features of the reference, {images.about['images']}:")
+    if not parallel.agree(file.is_file):
+        print(f"Features of the reference, {images.metadata['images']}:")
         rows = features(extractor, images, file, batch_size=batch_size)
-        pool = rows.array[:, : _pool_width(extractor, images)]
-        unfinished = pool_file.with_suffix(".unfinished.npy")
-        np.save(unfinished, pool)
-        os.replace(unfinished, pool_file)
-        moments.save(file, moments.of(pool).statistics(**settings))  # last: its presence says that all is there
-        rows.remove()
-    about = {"name": images.about["images"], "count": len(images), "fingerprint": fingerprint}
-    return Reference(about, moments.load(file), np.load(pool_file, mmap_mode="r", allow_pickle=False))
+
+        def keep() -> None:
+            pool = rows.array[:, : _widths(extractor, images)[0]]
+            unfinished = pool_file.with_suffix(".unfinished.npy")
+            np.save(unfinished, pool)
+            os.replace(unfinished, pool_file)
+            moments.save(
+                file, moments.from_features(pool).statistics(**settings)
+            )  # last: its presence says all is there
+            rows.remove()
+
+        parallel.agree(keep)
+    metadata = {"name": images.metadata["images"], "count": len(images), "fingerprint": fingerprint}
+    return parallel.raise_on_all(
+        lambda: Reference(metadata, moments.load(file), np.load(pool_file, mmap_mode="r", allow_pickle=False))
+        if parallel.is_primary() else Reference(metadata)
+    )  # fmt: skip
 
 
 def holds_statistics(file: Path) -> bool:
-    """Whether an .npz is one of statistics, not of images."""
+    """Tells whether an .npz is one of statistics, not of images."""
     if not zipfile.is_zipfile(file):
         return False
     with zipfile.ZipFile(file) as archive:
         return "mu.npy" in archive.namelist()
 
 
-def reference_from(file: Path) -> Reference:
-    """Statistics of an .npz in pytorch-fid's layout, `mu` [D] and `sigma` [D, D].
+def reference_from_statistics(file: Path) -> Reference:
+    """Reads statistics of an .npz in pytorch-fid's layout, `mu` [D] and `sigma` [D, D], on process 0.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it holds something else.
     """
-    statistics = moments.load(file)
-    with file.open("rb") as stream:
-        fingerprint = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
-    return Reference({"name": file.name, "count": statistics.count, "fingerprint": fingerprint}, statistics, None)
+    statistics: list[moments.Statistics] = []
+
+    def read() -> dict[str, Any]:
+        statistics.append(moments.load(file))
+        with file.open("rb") as stream:
+            fingerprint = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+        return {"name": file.name, "count": statistics[0].count, "fingerprint": fingerprint}
+
+    metadata = parallel.agree(read)
+    return Reference(metadata, statistics[0] if statistics else None)
 
 
-def measure(
-    metrics: Sequence[str], extractor: Extractor, samples: ImageSet, reference: Reference | None, rows: np.ndarray
+def score_samples(
+    metrics: Sequence[str], space: FeatureSpace, samples: ImageSet, *, folder: Path | None, batch_size: int
 ) -> list[Score]:
-    """Scores of samples.
+    """Scores samples in one feature space; scores measured before are read from metrics.json.
 
     Args:
         metrics: names from `INCEPTION`, or from `CLASSIFIER`.
-        extractor: that the features are of.
+        space: the features, and the reference to compare with.
         samples: N images.
-        reference: to compare with; the Inception score needs none.
-        rows: [N, D + K], from `features`.
+        folder: of metrics.json, where scores are written; None: nothing is kept.
+        batch_size: images at a time.
+
+    Raises:
+        ValueError: if the features of two sets do not fit, are too few, or only statistics of the reference are there.
+        signals.Stopped: if a signal requested it.
+    """
+    extractor, settings = space.extractor, score_settings(space, samples.metadata)
+    file = folder and folder / results.FILE
+    before = [Score(*entry) for entry in parallel.agree(lambda: results.find(file, settings=settings) if file else [])]
+    missing = [metric for metric in metrics if metric not in {score.metric for score in before}]
+    measured: list[Score] = []
+    if missing:
+        name = f"features_{samples.metadata['sha256']}_{extractor.fingerprint}.rows"
+        rows = features(extractor, samples, folder and folder / name, batch_size=batch_size)
+
+        def compute() -> list[Score]:
+            computed = _compute(missing, space, samples, rows.array)
+            if file:
+                results.write(file, computed, settings=settings)
+            rows.remove()
+            return computed
+
+        measured = [Score(*entry) for entry in parallel.agree(compute)]
+    return [score for score in before + measured if score.metric in metrics]
+
+
+def compute_scores(metrics: Sequence[str], space: FeatureSpace, samples: ImageSet, rows: ResumableArray) -> list[Score]:
+    """Computes scores from the features of samples, from `features`.
 
     Raises:
         ValueError: if the features of two sets do not fit, are too few, or only statistics of the reference are there.
     """
-    width = _pool_width(extractor, samples)
-    pool, logits = rows[:, :width], rows[:, width:]
-    found = []
+    return [Score(*entry) for entry in parallel.agree(lambda: _compute(metrics, space, samples, rows.array))]
+
+
+def _compute(metrics: Sequence[str], space: FeatureSpace, samples: ImageSet, rows: np.ndarray) -> list[Score]:
+    width = _widths(space.extractor, samples)[0]
+    pool, logits, reference = rows[:, :width], rows[:, width:], space.reference
+    computed = []
     for metric in metrics:
         kind, n = CLASSIFIER.get(metric, metric), len(samples)
         if kind in ("kid", "pr") and reference.pool is None:
             raise ValueError(
-                f"{metric} needs the reference's images, and {reference.about['name']} has statistics alone."
+                f"{metric} needs the reference's images, and {reference.metadata['name']} has statistics alone."
             )
         if kind == "fid":
-            distance = scores.frechet_distance(moments.of(pool).statistics(), reference.statistics).distance
-            found.append(Score(metric, _name("FID", metric, n), distance))
+            statistics = moments.from_features(pool).statistics()
+            distance = scores.frechet_distance(statistics, reference.statistics).distance
+            computed.append(Score(metric, _name("FID", metric, n), distance))
         elif kind == "is":
             score = scores.inception_score(logits, seed=_SEED)
-            found.append(Score(metric, _name("IS", metric, n), score.mean, score.deviation, "deviation of 10 splits"))
+            error_name = "deviation of 10 splits"
+            computed.append(Score(metric, _name("IS", metric, n), score.mean, score.deviation, error_name))
         elif kind == "kid":
             score = scores.kernel_distance(pool, reference.pool, seed=_SEED)
             error_name = f"deviation of {score.subsets} subsets of {score.subset_size}"
-            found.append(Score(metric, _name("KID", metric, n), score.mean, score.deviation, error_name))
+            computed.append(Score(metric, _name("KID", metric, n), score.mean, score.deviation, error_name))
         else:
             score = precision_recall(reference.pool, pool)
-            found += [
+            computed += [
                 Score(metric, _name(name, metric, n), value)
                 for name, value in (("precision", score.precision), ("recall", score.recall))
             ]
-    return found
+    return computed
 
 
-def settings_of(extractor: Extractor, samples: dict[str, Any], reference: Reference | None) -> dict[str, Any]:
-    """All that the scores depend on; `samples` is what an `ImageSet` says about itself."""
+def score_settings(space: FeatureSpace, samples: dict[str, Any]) -> dict[str, Any]:
+    """Returns all that scores depend on; `samples` are the metadata of an `ImageSet`."""
     return {
         "samples": samples,
-        "reference": reference and reference.about,
-        "extractor": {"name": extractor.name, "fingerprint": extractor.fingerprint},
+        "reference": space.reference and space.reference.metadata,
+        "extractor": {"name": space.extractor.name, "fingerprint": space.extractor.fingerprint},
         "rounding": image_sets.ROUNDING,
     }
 
 
 def _name(score: str, metric: str, count: int) -> str:
-    """What people call it: FID@1000; of a classifier's features fd_classifier@1000, precision_classifier@1000."""
+    """Names a score for people: FID@1000; of a classifier's features fd_classifier@1000, precision_classifier@1000."""
     if metric in CLASSIFIER:
         score = f"{score}_classifier" if CLASSIFIER[metric] == "pr" else metric
     return scores.score_name(score, count)
 
 
-def _pool_width(extractor: Extractor, images: ImageSet) -> int:
+def _widths(extractor: Extractor, images: ImageSet) -> tuple[int, int]:
+    """Returns D, the number of features, and K, of logits."""
     example = jax.ShapeDtypeStruct((1, *images.shape[1:]), np.uint8)
-    return jax.eval_shape(extractor.apply, extractor.params, example).pool.shape[1]
+    shapes = jax.eval_shape(extractor.apply, extractor.params, example)
+    return shapes.pool.shape[1], shapes.logits.shape[1]

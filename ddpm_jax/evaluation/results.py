@@ -1,4 +1,4 @@
-"""What was measured, in tables/metrics.json of a work folder: a list of entries, one a score.
+"""Scores, and the file that they are written to: tables/metrics.json of a work folder, a list of entries, one a score.
 
 An entry: `metric`; `name`, for people; `value`; `error` and `error_name`, its uncertainty; `settings`, all that
 the value depends on; `made`, when and with which versions. Measured again, an entry replaces the one before.
@@ -8,6 +8,7 @@ import datetime
 import importlib.metadata
 import json
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ import jax
 from ddpm_jax.runtime import files
 
 FILE = "metrics.json"
+_WRITTEN = ("metric", "name", "value", "error", "error_name")
 
 
 class Score(NamedTuple):
@@ -27,6 +29,8 @@ class Score(NamedTuple):
         value: the number.
         error: its uncertainty; None if there is none to be had from one measurement.
         error_name: 'standard error', or 'deviation' over splits or subsets.
+        table: JSON values that the number is taken from or stands for; None if there is nothing more to say.
+        file: where the table is kept; None if nowhere.
     """
 
     metric: str
@@ -34,25 +38,27 @@ class Score(NamedTuple):
     value: float
     error: float | None = None
     error_name: str = ""
+    table: dict[str, Any] | None = None
+    file: str | None = None
 
     def __str__(self) -> str:
-        """The number and its uncertainty."""
+        """Formats the number and its uncertainty."""
         return f"{self.value:.6g}" + ("" if self.error is None else f" ± {self.error:.2g} ({self.error_name})")
 
 
 def read(file: Path) -> list[dict[str, Any]]:
-    """The entries of a file, none if it is not there."""
+    """Reads the entries of a file, none if it is not there."""
     return json.loads(file.read_text()) if file.is_file() else []
 
 
 def find(file: Path, *, settings: dict[str, Any]) -> list[Score]:
-    """The scores that were measured with these settings before."""
+    """Finds the scores that were measured with these settings before."""
     entries = [entry for entry in read(file) if entry["settings"] == settings]
-    return [Score(**{field: entry[field] for field in Score._fields}) for entry in entries]
+    return [Score(**{field: entry[field] for field in _WRITTEN}) for entry in entries]
 
 
-def write(file: Path, scores: list[Score], *, settings: dict[str, Any]) -> None:
-    """Adds scores that were measured with these settings, in place of those that were there."""
+def write(file: Path, scores: Sequence[Score], *, settings: dict[str, Any]) -> None:
+    """Writes scores that were measured with these settings, in place of those that were there."""
     made = {
         "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "device": jax.devices()[0].device_kind,
@@ -61,6 +67,8 @@ def write(file: Path, scores: list[Score], *, settings: dict[str, Any]) -> None:
     }
     names = {score.name for score in scores}
     kept = [entry for entry in read(file) if entry["name"] not in names or entry["settings"] != settings]
-    entries = kept + [{**score._asdict(), "settings": settings, "made": made} for score in scores]
+    entries = kept + [
+        {field: getattr(score, field) for field in _WRITTEN} | {"settings": settings, "made": made} for score in scores
+    ]
     file.parent.mkdir(parents=True, exist_ok=True)
     files.write_atomically(file, json.dumps(entries, indent=1) + "\n")

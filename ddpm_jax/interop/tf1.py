@@ -1,18 +1,18 @@
 """Weights of the official TensorFlow release (github.com/hojonathanho/diffusion) as `UNet` parameters.
 
-The official variables are called like `model/down_0/block_1/conv1/W`. No array needs transposing: both sides are
-NHWC with HWIO kernels, and 1x1 convolutions are matrices on both.
+The official variables have names like `model/down_0/block_1/conv1/W`. No array needs transposing: both sides use NHWC
+with HWIO kernels, and matrices for 1x1 convolutions.
 """
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 _LEAVES = {"W": "kernel", "b": "bias", "gamma": "scale", "beta": "bias"}
-_BLOCKS = ("block", "attn", "downsample", "upsample")  # what has layers of its own
+_BLOCKS = ("block", "attn", "downsample", "upsample")  # scopes that contain layers
 
 
 def _to_ours(name: str) -> tuple[str, ...]:
-    """`model/down_0/block_1/conv1/W` -> ('down_0_block_1', 'conv1', 'kernel')."""
+    """Converts a name: `model/down_0/block_1/conv1/W` -> ('down_0_block_1', 'conv1', 'kernel')."""
     *scopes, leaf = name.removeprefix("model/").split("/")
     if leaf not in _LEAVES:
         raise ValueError(
@@ -36,7 +36,7 @@ def params_from_tf(variables: dict[str, np.ndarray], like: dict | None = None) -
         The nested `params` for `UNet.apply({"params": ...}, ...)`, float32 NumPy arrays.
 
     Raises:
-        ValueError: naming every variable that `like` lacks, that is missing, or whose shape differs.
+        ValueError: naming every variable that is missing, that `like` lacks, or whose shape differs.
     """
     ours = {_to_ours(name.removesuffix(":0")): np.asarray(array, np.float32) for name, array in variables.items()}
     if like is not None:

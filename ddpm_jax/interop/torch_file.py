@@ -1,7 +1,7 @@
-"""Reads what `torch.save(state_dict, path)` wrote, without torch and without running what is pickled in it.
+"""Reads files of `torch.save(state_dict, path)`, without torch and without running the code pickled in them.
 
-A pickle is a program: it may call any function that its reader can import. Here it may name an ordered dictionary, a
-tensor and the kinds of storage, and nothing else. Both layouts are read:
+A pickle is a program: it may call any function that its reader can import. This reader lets it import an ordered
+dictionary, a tensor and the kinds of storage, and nothing else. Both layouts are read:
 
     legacy  five pickles (magic number, version, platform, the object, the keys of its storages), then each storage:
             its number of elements as int64 and its bytes. Tensors name their storage by key.
@@ -32,7 +32,7 @@ _DTYPES = {
     "FloatStorage": "<f4",
     "DoubleStorage": "<f8",
 }
-# What reading a damaged pickle or archive can raise, besides ValueError.
+# The errors that reading a damaged pickle or archive can raise, besides ValueError.
 _DAMAGE = (
     pickle.UnpicklingError,
     zipfile.BadZipFile,
@@ -47,12 +47,16 @@ _DAMAGE = (
 
 
 class _Storage(NamedTuple):
+    """Refers to the bytes that one or more tensors share."""
+
     key: str
     dtype: str
     size: int  # in elements
 
 
 class _Tensor(NamedTuple):
+    """Describes an array within a storage."""
+
     storage: _Storage
     offset: int
     shape: tuple[int, ...]
@@ -60,7 +64,7 @@ class _Tensor(NamedTuple):
 
 
 class _Unpickler(pickle.Unpickler):
-    """Makes ordered dictionaries of `_Tensor`s, and refuses all else that a pickle may import."""
+    """Builds dictionaries of `_Tensor`s, and refuses everything else that a pickle may import."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch" and name in _DTYPES:
@@ -80,7 +84,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _array(name: str, tensor: _Tensor, stored: bytes) -> np.ndarray:
-    """The elements that a tensor takes from the bytes of its storage, copied."""
+    """Copies the elements of a tensor out of the bytes of its storage."""
     (_, dtype, size), offset, shape, strides = tensor
     numbers = (size, offset, *shape, *strides)
     if not all(type(number) is int and number >= 0 for number in numbers) or len(shape) != len(strides):
@@ -97,11 +101,11 @@ def _array(name: str, tensor: _Tensor, stored: bytes) -> np.ndarray:
 
 
 def _unpickle(file: io.BufferedIOBase) -> Any:
-    """The object that is pickled next in the file.
+    """Unpickles the next object in the file.
 
     Raises:
-        ValueError: if it numbers what it will refer to beyond its own length: Python's unpickler makes room for every
-            number below, so that six bytes can ask for gigabytes.
+        ValueError: if the pickle numbers an object beyond its own length: Python's unpickler allocates memory for all
+            smaller numbers, so that six bytes can ask for gigabytes.
     """
     start = file.tell()
     for opcode, argument, position in pickletools.genops(file):
@@ -112,7 +116,7 @@ def _unpickle(file: io.BufferedIOBase) -> Any:
 
 
 def _load_tensors(file: io.BufferedIOBase) -> dict[str, _Tensor]:
-    """Unpickles the object that was saved."""
+    """Unpickles the saved dictionary, without the elements of its tensors."""
     tensors = _unpickle(file)
     if not isinstance(tensors, dict):
         raise ValueError(f"it holds a {type(tensors).__name__}, not a dictionary of tensors")

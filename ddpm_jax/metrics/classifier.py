@@ -1,8 +1,7 @@
 """Features that need no download: those of a small classifier, trained on a data set's own labels.
 
-They suit small images that Inception-v3 has never seen the like of, and they are another space: what is measured in
-them is no FID. Call it `fd_classifier`, `kd_classifier` and so on. Numbers compare only between extractors of one
-fingerprint.
+They suit small images unlike any that Inception-v3 was trained on. It is another feature space, so a distance in it is
+no FID: call it `fd_classifier`, `kd_classifier` and so on. Scores compare only if the fingerprints are equal.
 """
 
 import os
@@ -22,16 +21,16 @@ from ddpm_jax.metrics.features import Extractor, Features, fingerprint
 
 
 class _Classifier(nn.Module):
-    """Three convolutions, of which the second halves the resolution; their mean is the features, 64 wide.
+    """Applies three convolutions, the second of stride 2; their output, averaged over pixels, is the 64 features.
 
-    No dense layer stands before the features: behind one they tell classes apart, and bad images from good ones less.
+    No dense layer precedes the features: it would make them tell classes apart better, but images of low quality less.
     """
 
     num_classes: int
 
     @nn.compact
     def __call__(self, x: jax.Array) -> Features:
-        """Args: x: [B, H, W, C] in [-1, 1]."""
+        """Returns the features and logits of x, [B, H, W, C] in [-1, 1]."""
         for ch, stride in ((32, 1), (64, 2), (64, 1)):
             x = nn.Conv(ch, (3, 3), strides=stride)(x)
             x = nn.relu(nn.GroupNorm(num_groups=8)(x))
@@ -48,16 +47,16 @@ def train(
     batch_size: int = 128,
     learning_rate: float = 2e-3,
 ) -> Extractor:
-    """Trains a classifier of the labels; what its last layer sees becomes the features.
+    """Trains a classifier of the labels; the input of its last layer becomes the features.
 
-    A function of its arguments, bit for bit on one machine, however many devices there are: it uses one.
+    The result depends on the arguments alone, bit for bit on one machine: it uses one device, however many there are.
 
     Args:
         source: the training split.
-        name: of the data set; the extractor is 'classifier-<name>'.
-        seed: of the weights, and of the order of the images.
-        num_steps: of Adam, with a rate that falls to 0 as a cosine. The default suits digits.
-        batch_size: images a step.
+        name: name of the data set; the extractor is called 'classifier-<name>'.
+        seed: determines the initial weights and the order of the images.
+        num_steps: steps of Adam, whose learning rate decays to 0 as a cosine. The default suits digits.
+        batch_size: images per step.
         learning_rate: of the first step.
 
     Raises:
@@ -69,7 +68,7 @@ def train(
     network = _Classifier(source.num_classes)
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps))
 
-    @jax.jit  # a step at a time: convolutions are slow to differentiate in a loop on the CPU, see `convolution`
+    @jax.jit  # a step at a time: gradients of convolutions are slow in a loop on the CPU, see `ops.convolution`
     def step(params: Any, state: Any, batch: data.Batch) -> tuple[Any, Any, jax.Array]:
         def mean_loss(params: Any) -> jax.Array:
             logits = network.apply({"params": params}, images.from_uint8(batch.images)).logits
@@ -87,11 +86,11 @@ def train(
             params, state, loss = step(params, state, batch)
         if not np.isfinite(loss):  # and so it stays once it is not: the weights are then NaN too
             raise FloatingPointError(f"The loss of the classifier is {loss} after {num_steps} steps.")
-    return _make(f"classifier-{name}", jax.device_get(params))
+    return from_params(f"classifier-{name}", jax.device_get(params))
 
 
 def save(extractor: Extractor, path: str | os.PathLike) -> None:
-    """Writes what `train` returned, so that `load` brings back the same bits; never half a file."""
+    """Writes an extractor that `train` returned, so that `load` brings back the same bits; never half a file."""
     arrays = flax.traverse_util.flatten_dict(extractor.params, sep="/")
     unfinished = Path(path).with_name(f".{Path(path).name}.unfinished")
     with open(unfinished, "wb") as file:
@@ -99,8 +98,8 @@ def save(extractor: Extractor, path: str | os.PathLike) -> None:
     os.replace(unfinished, path)
 
 
-def load(path: str | os.PathLike) -> Extractor:
-    """Reads what `save` wrote.
+def read(path: str | os.PathLike) -> tuple[str, Any]:
+    """Reads what `save` wrote: the extractor's name and parameters.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -110,9 +109,9 @@ def load(path: str | os.PathLike) -> Extractor:
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = dict(file)
         name = str(arrays.pop("name"))
-        extractor = _make(name, flax.traverse_util.unflatten_dict(arrays, sep="/"))
-        pixels = jax.ShapeDtypeStruct((1, 8, 8, arrays["Conv_0/kernel"].shape[2]), jnp.uint8)
-        jax.eval_shape(extractor.apply, extractor.params, pixels)
+        params = flax.traverse_util.unflatten_dict(arrays, sep="/")
+        pixels = jax.ShapeDtypeStruct((1, 8, 8, params["Conv_0"]["kernel"].shape[2]), jnp.uint8)
+        jax.eval_shape(from_params(name, params).apply, params, pixels)
     except FileNotFoundError:
         raise
     except (
@@ -128,11 +127,16 @@ def load(path: str | os.PathLike) -> Extractor:
         raise ValueError(f"{str(path)!r} does not hold a classifier: {error}.") from error
     except flax.errors.FlaxError as error:
         raise ValueError(f"{str(path)!r} holds another classifier than this version's: {error}.") from error
-    return extractor
+    return name, params
 
 
-def _make(name: str, params: Any) -> Extractor:
-    """The extractor of these weights; their shapes say how many classes and channels there are."""
+def load(path: str | os.PathLike) -> Extractor:
+    """Returns the extractor that `save` wrote; raises as `read` does."""
+    return from_params(*read(path))
+
+
+def from_params(name: str, params: Any) -> Extractor:
+    """Makes an extractor from what `read` returned; the shapes give classes and channels."""
     channels, num_classes = params["Conv_0"]["kernel"].shape[2], params["Dense_0"]["kernel"].shape[1]
 
     def apply(params: Any, pixels: jax.Array) -> Features:

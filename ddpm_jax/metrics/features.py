@@ -1,4 +1,4 @@
-"""What a metric needs of a network: features of images, and a name for exactly those features."""
+"""Features of images, the networks that extract them, and fingerprints that tell such networks apart."""
 
 import hashlib
 from collections.abc import Callable
@@ -9,19 +9,19 @@ import numpy as np
 
 
 class Features(NamedTuple):
-    """Of B images: `pool` [B, D] float32, what FID compares, and `logits` [B, K] float32, what the IS reads."""
+    """Holds `pool` [B, D] float32, which FID compares, and `logits` [B, K] float32, which the IS needs."""
 
     pool: jax.Array
     logits: jax.Array
 
 
 class Extractor(NamedTuple):
-    """A network with its weights.
+    """Holds a network and its weights.
 
     Attributes:
         name: for people and file names, e.g. 'inception-2015-12-05'.
-        fingerprint: `fingerprint(params)`; features of equal fingerprints and names may be compared.
-        params: the weights, a pytree.
+        fingerprint: `fingerprint(params)`; features of equal names and fingerprints may be compared.
+        params: the weights, a pytree of arrays.
         apply: pure (params, pixels uint8 [B, H, W, C]) -> `Features`, to be jitted or pmapped by the caller.
     """
 
@@ -32,7 +32,7 @@ class Extractor(NamedTuple):
 
 
 def fingerprint(params: Any) -> str:
-    """The first 16 hex digits of the SHA-256 over the names, shapes, dtypes and bytes of all arrays of a pytree."""
+    """Returns 16 hex digits of the SHA-256 over the names, shapes, dtypes and bytes of all arrays of a pytree."""
     digest = hashlib.sha256()
     leaves = [
         (jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in jax.tree_util.tree_leaves_with_path(params)

@@ -1,9 +1,9 @@
-"""The Inception network of 2015-12-05, whose features FID, KID and the Inception score are defined by.
+"""The Inception network of 2015-12-05, whose features define FID, KID and the Inception score.
 
-Szegedy et al. 2015 (arXiv:1512.00567) as TensorFlow published it, which torchvision's network differs from: average
-pools leave the padding out of the mean, the last block pools by maximum, and there are 1008 logits. The logits are
-without their bias, as in the code of the Inception score's authors (Salimans et al. 2016). The reference in PyTorch
-is torch-fidelity; layers are called as in the weights that it and pytorch-fid publish.
+Szegedy et al. 2015 (arXiv:1512.00567) as TensorFlow published it. It differs from torchvision's: average pools leave
+the padding out of the mean, the last block pools by maximum, and there are 1008 logits. The logits lack their bias, as
+in the code of the Inception score's authors (Salimans et al. 2016). The reference in PyTorch is torch-fidelity; layers
+have the names of the weights that it and pytorch-fid publish.
 """
 
 import zipfile
@@ -29,12 +29,12 @@ _FILE = "pt_inception-2015-12-05-6726825d.pth"
 _URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{_FILE}"
 _SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 
-_NORM = ("weight", "bias", "running_mean", "running_var")  # of a batch norm
+_NORM = ("weight", "bias", "running_mean", "running_var")  # arrays of a batch norm
 _EPSILON = 1e-3
 
 
 class _Conv(NamedTuple):
-    """Convolution and ReLU; of stride 2 without padding, else with as much as keeps the size."""
+    """Holds the shape of a convolution with ReLU; padding keeps the size, but there is none with stride 2."""
 
     name: str
     features: int
@@ -54,8 +54,8 @@ def _halve(x: jax.Array) -> jax.Array:
     return nn.max_pool(x, (3, 3), (2, 2), "VALID")
 
 
-# A block is a row of branches, whose outputs are concatenated. A branch is a chain of convolutions and pools; a tuple
-# in it is a fork, convolutions side by side, concatenated.
+# A block consists of branches, whose outputs are concatenated. A branch is a chain of convolutions and pools; a tuple
+# in it is a fork, parallel convolutions whose outputs are concatenated.
 _Step = _Conv | Callable[[jax.Array], jax.Array] | tuple[_Conv, ...]
 _Block = tuple[tuple[_Step, ...], ...]
 
@@ -132,9 +132,9 @@ _BLOCKS: dict[str, _Block] = {
 
 
 def resize(images: jax.Array) -> jax.Array:
-    """Bilinear as `tf.image.resize_bilinear` of TensorFlow 1: output pixel i lies at i * (size / 299) of the input.
+    """Resizes bilinearly as `tf.image.resize_bilinear` of TensorFlow 1: output pixel i samples i * (size / 299).
 
-    Not at the pixels' centres, which is what pytorch-fid's `resize_input` takes; FIDs of the two differ.
+    pytorch-fid's `resize_input` aligns the centres of the pixels instead; FIDs of the two differ.
 
     Args:
         images: [B, H, W, C] float32, of any size.
@@ -154,7 +154,7 @@ def resize(images: jax.Array) -> jax.Array:
 
 
 class Inception(nn.Module):
-    """[B, 299, 299, 3] float32 in [-1, 1) -> `Features`: 2048 of the last pool, 1008 logits without their bias."""
+    """Maps [B, 299, 299, 3] float32 in [-1, 1) to `Features`: 2048 of the last pool, 1008 logits without bias."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> Features:
@@ -190,10 +190,10 @@ class Inception(nn.Module):
 
 
 def apply(params: Any, pixels: jax.Array) -> Features:
-    """Resizes pixels, uint8 [B, H, W, C] of 1 (grey) or 3 channels, and runs `Inception` over them.
+    """Resizes pixels, uint8 [B, H, W, C] with 1 (grey) or 3 channels, and applies `Inception`.
 
     Raises:
-        ValueError: while tracing, of any other type or number of channels.
+        ValueError: while tracing, for any other type or number of channels.
     """
     chex.assert_rank(pixels, 4)
     if pixels.dtype != jnp.uint8 or pixels.shape[-1] not in (1, 3):
@@ -205,16 +205,16 @@ def apply(params: Any, pixels: jax.Array) -> Features:
 
 
 def params_from_state_dict(weights: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
-    """The parameters of `Inception` from weights called as pytorch-fid calls them.
+    """Converts weights under the names of pytorch-fid into the parameters of `Inception`.
 
     Each batch norm is folded into the convolution before it, in float64. The bias of the logits is left out.
 
     Args:
-        weights: name -> array: of each layer `.conv.weight` [out, in, h, w] and `.bn.weight`, `.bn.bias`,
+        weights: name -> array: for each layer `.conv.weight` [out, in, h, w] and `.bn.weight`, `.bn.bias`,
             `.bn.running_mean`, `.bn.running_var` [out]; `fc.weight` [1008, 2048] and `fc.bias`.
 
     Raises:
-        ValueError: naming what is missing, left over, of another shape or not finite.
+        ValueError: naming weights that are missing, left over, of another shape or not finite.
     """
     image = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32)
     like = jax.eval_shape(Inception().init, jax.random.key(0), image)["params"]
@@ -224,21 +224,23 @@ def params_from_state_dict(weights: dict[str, np.ndarray]) -> dict[str, dict[str
         h, w, in_ch, out_ch = like[name]["kernel"].shape
         expected |= {f"{name}.conv.weight": (out_ch, in_ch, h, w)} | {f"{name}.bn.{key}": (out_ch,) for key in _NORM}
     # Newer versions of torch count the steps of a batch norm, which only training reads.
-    found = {name: array for name, array in weights.items() if not name.endswith(".num_batches_tracked")}
-    problems = [f"missing: {name}" for name in expected if name not in found]
-    problems += [f"left over: {name}" for name in found if name not in expected]
-    both = [name for name in expected if name in found]
-    problems += [f"{n} has shape {found[n].shape}, not {expected[n]}" for n in both if found[n].shape != expected[n]]
-    problems += [f"{name} is not finite" for name in both if not np.isfinite(found[name]).all()]
+    weights = {name: array for name, array in weights.items() if not name.endswith(".num_batches_tracked")}
+    problems = [f"missing: {name}" for name in expected if name not in weights]
+    problems += [f"left over: {name}" for name in weights if name not in expected]
+    both = [name for name in expected if name in weights]
+    problems += [
+        f"{n} has shape {weights[n].shape}, not {expected[n]}" for n in both if weights[n].shape != expected[n]
+    ]
+    problems += [f"{name} is not finite" for name in both if not np.isfinite(weights[name]).all()]
     if problems:
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise ValueError("These are not the weights of Inception: " + "; ".join(problems[:5]) + more + ".")
 
-    params = {"fc": {"kernel": np.ascontiguousarray(found["fc.weight"].T, np.float32)}}
+    params = {"fc": {"kernel": np.ascontiguousarray(weights["fc.weight"].T, np.float32)}}
     for name in layers:
-        scale, bias, mean, var = (found[f"{name}.bn.{key}"].astype(np.float64) for key in _NORM)
+        scale, bias, mean, var = (weights[f"{name}.bn.{key}"].astype(np.float64) for key in _NORM)
         scale = scale / np.sqrt(var + _EPSILON)
-        kernel = found[f"{name}.conv.weight"].transpose(2, 3, 1, 0) * scale  # [h, w, in, out]
+        kernel = weights[f"{name}.conv.weight"].transpose(2, 3, 1, 0) * scale  # [h, w, in, out]
         params[name] = {
             "kernel": np.ascontiguousarray(kernel, np.float32),
             "bias": (bias - mean * scale).astype(np.float32),
@@ -246,26 +248,16 @@ def params_from_state_dict(weights: dict[str, np.ndarray]) -> dict[str, dict[str
     return params
 
 
-def _read_weights(path: Path) -> dict[str, np.ndarray]:
-    if path.suffix != ".npz":
-        return read_state_dict(path)
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{str(path)!r} is not an .npz of weights, or damaged ({error}).") from error
-
-
-def extractor(path: Path | None = None) -> Extractor:
-    """The Inception network with its weights: 2048 features and 1008 logits.
+def read(path: Path | None = None) -> tuple[str, dict[str, dict[str, np.ndarray]]]:
+    """Reads the weights: their name, and the parameters of `Inception`.
 
     Args:
-        path: of weights as `params_from_state_dict` takes them, a file of `torch.save` or `np.savez` (.npz). Without
-            one, those that FID means, downloaded once into `cache.folder()`.
+        path: a file of `torch.save` or `np.savez` (.npz), with weights as `params_from_state_dict` takes them. None:
+            the weights that define FID, downloaded once into `cache.folder()`.
 
     Returns:
-        Called 'inception-2015-12-05' if the file is the published one, else 'inception-custom': scores by other
-        weights compare with nobody's.
+        'inception-2015-12-05' if the file is the published one, else 'inception-custom', whose scores compare with
+        nobody's; and the parameters.
 
     Raises:
         FileNotFoundError: if there is no such file, or it could not be downloaded; the message says where from.
@@ -273,5 +265,20 @@ def extractor(path: Path | None = None) -> Extractor:
     """
     path = fetch(_FILE, url=_URL, checksum=_SHA256) if path is None else Path(path)
     name = "inception-2015-12-05" if sha256(path) == _SHA256 else "inception-custom"
-    params = params_from_state_dict(_read_weights(path))
-    return Extractor(name=name, fingerprint=fingerprint(params), params=params, apply=apply)
+    if path.suffix != ".npz":
+        return name, params_from_state_dict(read_state_dict(path))
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return name, params_from_state_dict(dict(arrays))
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{str(path)!r} is not an .npz of weights, or damaged ({error}).") from error
+
+
+def from_params(name: str, params: Any) -> Extractor:
+    """Makes an extractor of 2048 features and 1008 logits from what `read` returned."""
+    return Extractor(name, fingerprint(params), params, apply)
+
+
+def extractor(path: Path | None = None) -> Extractor:
+    """Returns the Inception network with the weights that `read(path)` reads; raises as `read` does."""
+    return from_params(*read(path))

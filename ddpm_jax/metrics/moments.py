@@ -1,7 +1,7 @@
 """Mean and covariance of features, in float64 and in one pass over them (Chan, Golub, LeVeque 1983).
 
 Moments of parts merge into those of the whole, so features need not be kept: memory is that of two [D, D] matrices,
-however many images there are. The files are those of pytorch-fid, which reads ours, and whose own we read.
+however many images there are. Files are in pytorch-fid's format and can be exchanged with it.
 """
 
 import dataclasses
@@ -14,26 +14,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-_BLOCK = 4096  # rows that are float64 at a time
+_BLOCK = 4096  # rows converted to float64 at a time
 
 
 class Statistics(NamedTuple):
-    """All that the Frechet distance needs to know of a set of features."""
+    """Holds all that the Frechet distance needs to know about a set of features."""
 
     mean: np.ndarray  # [D] float64
     covariance: np.ndarray  # [D, D] float64, symmetric; unbiased, divided by n - 1
-    count: int | None = None  # n; None if the file that it comes from does not say
-    about: dict[str, Any] = {}  # what was measured, for people and to tell one file from another  # noqa: RUF012
+    count: int | None = None  # n; None if the file it comes from does not say
+    metadata: dict[str, Any] = {}  # JSON values that say what was measured  # noqa: RUF012
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Moments:
-    """What is kept of the features seen so far.
+    """Holds the moments of the features seen so far.
 
     Attributes:
-        count: n, how many.
+        count: n, the number of features.
         mean: [D] float64.
-        scatter: [D, D] float64, the sum of the outer products of (feature - mean) with itself.
+        scatter: [D, D] float64, the sum of (feature - mean) (feature - mean)^T.
     """
 
     count: int
@@ -41,32 +41,32 @@ class Moments:
     scatter: np.ndarray
 
     def covariance(self) -> np.ndarray:
-        """[D, D] float64, divided by n - 1, as NumPy and pytorch-fid do.
+        """Computes the unbiased covariance, as NumPy and pytorch-fid do: [D, D] float64.
 
         Raises:
-            ValueError: of fewer than 2 features.
+            ValueError: for fewer than 2 features.
         """
         if self.count < 2:
             raise ValueError(f"A covariance needs 2 features at least; got {self.count}.")
         return self.scatter / (self.count - 1)
 
-    def statistics(self, **about: Any) -> Statistics:
-        """What `frechet_distance` takes and `save` writes; `about` is JSON. Raises as `covariance`."""
-        return Statistics(self.mean, self.covariance(), self.count, about)
+    def statistics(self, **metadata: Any) -> Statistics:
+        """Returns what `frechet_distance` takes and `save` writes; metadata are JSON values. Raises as `covariance`."""
+        return Statistics(self.mean, self.covariance(), self.count, metadata)
 
 
-def of(features: np.ndarray) -> Moments:
-    """The moments of features [n, D], n at least 1, of any float dtype; also of a file mapped into memory.
+def from_features(features: np.ndarray) -> Moments:
+    """Computes the moments of features [n, D], n at least 1, of any float dtype; they may be mapped from a file.
 
     Raises:
-        ValueError: if they are no such array, or not all finite.
+        ValueError: if the features have another shape or are not all finite.
     """
     if features.ndim != 2 or not features.size:
         raise ValueError(f"Features must be [n, D], neither of them 0; got {list(features.shape)}.")
-    return functools.reduce(merge, (_of_block(features[i : i + _BLOCK]) for i in range(0, len(features), _BLOCK)))
+    return functools.reduce(merge, (_from_block(features[i : i + _BLOCK]) for i in range(0, len(features), _BLOCK)))
 
 
-def _of_block(features: np.ndarray) -> Moments:
+def _from_block(features: np.ndarray) -> Moments:
     features = np.asarray(features, np.float64)
     if not np.isfinite(features).all():
         raise ValueError("Features must be finite; some are NaN or infinite.")
@@ -79,7 +79,7 @@ def _of_block(features: np.ndarray) -> Moments:
 
 
 def merge(a: Moments, b: Moments) -> Moments:
-    """The moments of the features of both, in any order to float64 rounding.
+    """Merges the moments of two sets of features; the order matters to float64 rounding alone.
 
     Raises:
         ValueError: if the features are not of one width.
@@ -95,11 +95,11 @@ def merge(a: Moments, b: Moments) -> Moments:
 
 
 def save(path: str | os.PathLike, statistics: Statistics) -> None:
-    """Writes the `.npz` of pytorch-fid: `mu`, `sigma`; and, which it ignores, `count` and `about`, a JSON text.
+    """Writes an `.npz` for pytorch-fid: `mu`, `sigma`; and `count` and `about`, the metadata in JSON, which it ignores.
 
     The file is either the old one or the new one, never half of it.
     """
-    arrays = {"mu": statistics.mean, "sigma": statistics.covariance, "about": np.array(json.dumps(statistics.about))}
+    arrays = {"mu": statistics.mean, "sigma": statistics.covariance, "about": np.array(json.dumps(statistics.metadata))}
     if statistics.count is not None:
         arrays["count"] = np.array(statistics.count)
     unfinished = Path(path).with_name(f".{Path(path).name}.unfinished")
@@ -113,14 +113,14 @@ def load(path: str | os.PathLike) -> Statistics:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no such file: another format or shape, a value that is not finite, an asymmetric `sigma`.
+        ValueError: if the format or a shape differs, a value is not finite, or `sigma` is not symmetric.
     """
     try:
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("mu", "sigma", "count", "about") if name in file}
         mean, covariance = (np.asarray(arrays[name], np.float64) for name in ("mu", "sigma"))
         count = int(arrays["count"]) if "count" in arrays else None
-        about = json.loads(str(arrays["about"])) if "about" in arrays else {}
+        metadata = json.loads(str(arrays["about"])) if "about" in arrays else {}
     except FileNotFoundError:
         raise
     except KeyError as error:
@@ -138,4 +138,4 @@ def load(path: str | os.PathLike) -> Statistics:
         raise ValueError(f"{str(path)!r} holds values that are not finite.")
     if not np.allclose(covariance, covariance.T, rtol=0.0, atol=1e-8 * max(np.abs(covariance).max(), 1e-300)):
         raise ValueError(f"The sigma in {str(path)!r} is not symmetric, so it is no covariance.")
-    return Statistics(mean, covariance, count, about)
+    return Statistics(mean, covariance, count, metadata)

@@ -1,7 +1,7 @@
-"""Scores over features: Frechet distance (FID), Inception score, kernel distance (KID), precision and recall.
+"""Scores computed from features: Frechet distance (FID), Inception score, kernel distance (KID).
 
-Which is which depends on the features as much as on the formula: FID, IS and KID are named for those of Inception-v3.
-Draws are made in the order of torch-fidelity, so that with its seed (2020 by default there) the numbers are its own.
+A score's name depends on the features as much as on the formula: FID, IS and KID are those of Inception-v3's features.
+Random numbers are drawn in torch-fidelity's order, so that with its seed (2020 by default) the scores equal its own.
 """
 
 from typing import NamedTuple
@@ -14,39 +14,39 @@ _USUAL_SAMPLES = 50_000
 
 
 class FrechetDistance(NamedTuple):
-    """Squared, as FID is: the sum of the squared distance of the means and of what the covariances add."""
+    """Holds the distance, squared as FID is, and its two terms: of the means, and of the covariances."""
 
     distance: float
-    of_means: float
-    of_covariances: float
+    mean_term: float
+    covariance_term: float
 
 
 class InceptionScore(NamedTuple):
-    """Mean and standard deviation (not of the mean) over the splits."""
+    """Holds the mean and standard deviation (not that of the mean) over the splits."""
 
     mean: float
     deviation: float
 
 
 class KernelDistance(NamedTuple):
-    """Mean and standard deviation (not of the mean) over the subsets."""
+    """Holds the mean and standard deviation (not that of the mean) over the subsets."""
 
     mean: float  # may be below 0: the estimate is unbiased
     deviation: float
     subsets: int
-    subset_size: int  # less than was asked for where there are fewer features
+    subset_size: int  # smaller than requested if there are fewer features
 
 
 def score_name(name: str, num_samples: int) -> str:
-    """'FID' of 50,000 samples, 'FID@5000' of 5,000: the fewer samples, the larger it is, so others do not compare."""
+    """Returns 'FID' for 50,000 samples, 'FID@5000' for 5,000, which do not compare: FID rises as samples get fewer."""
     return name if num_samples == _USUAL_SAMPLES else f"{name}@{num_samples}"
 
 
 def check_features(*sets: np.ndarray, at_least: int = 2) -> None:
-    """Refuses features that cannot be scored.
+    """Raises an error for features that cannot be scored.
 
     Raises:
-        ValueError: unless all are [n, D] of one D, with n no less than `at_least`, and finite.
+        ValueError: unless all are [n, D] of one D, with n at least `at_least`, and finite.
     """
     shapes = [list(features.shape) for features in sets]
     if any(len(shape) != 2 for shape in shapes) or len({shape[1] for shape in shapes}) > 1:
@@ -58,14 +58,14 @@ def check_features(*sets: np.ndarray, at_least: int = 2) -> None:
 
 
 def frechet_distance(a: Statistics, b: Statistics) -> FrechetDistance:
-    """|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^{1/2}), the FID of Heusel et al. 2017.
+    """Computes |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^{1/2}), the FID of Heusel et al. 2017.
 
-    With S = F F^T, the last trace is the sum of the singular values of F_a^T F_b. No root is taken of a rounding
-    error there, as it is of the eigenvalues of S_a S_b, so a covariance of fewer images than dimensions does no harm.
+    With S = F F^T, the last trace is the sum of the singular values of F_a^T F_b. This takes no roots of rounding
+    errors, as the eigenvalues of S_a S_b would, so covariances of fewer images than dimensions do no harm.
 
     Args:
-        a: of one set of features, from `moments`.
-        b: of the other; the distance is the same the other way round.
+        a: statistics of one set of features, from `moments`.
+        b: those of the other set; the distance is symmetric.
 
     Raises:
         ValueError: if the features are not of one width, or not finite.
@@ -74,30 +74,30 @@ def frechet_distance(a: Statistics, b: Statistics) -> FrechetDistance:
         raise ValueError(f"Statistics of features of width {len(a.mean)} and {len(b.mean)} cannot be compared.")
     if not all(np.isfinite(array).all() for array in (a.mean, a.covariance, b.mean, b.covariance)):
         raise ValueError("Statistics of features must be finite; some are NaN or infinite.")
-    of_means = float(np.square(a.mean - b.mean).sum())
+    mean_term = float(np.square(a.mean - b.mean).sum())
     trace_of_root = np.linalg.svd(_factor(a.covariance).T @ _factor(b.covariance), compute_uv=False).sum()
-    of_covariances = np.trace(a.covariance) + np.trace(b.covariance) - 2.0 * trace_of_root
-    of_covariances = max(0.0, float(of_covariances))  # below 0 by rounding alone
-    return FrechetDistance(of_means + of_covariances, of_means, of_covariances)
+    covariance_term = np.trace(a.covariance) + np.trace(b.covariance) - 2.0 * trace_of_root
+    covariance_term = max(0.0, float(covariance_term))  # below 0 by rounding alone
+    return FrechetDistance(mean_term + covariance_term, mean_term, covariance_term)
 
 
 def _factor(covariance: np.ndarray) -> np.ndarray:
-    """F [D, r] with F F^T = S, r the rank of S to float64 rounding."""
+    """Factors S = F F^T, F [D, r], with r the rank of S to float64 rounding."""
     values, vectors = np.linalg.eigh(covariance)
     kept = values > max(0.0, values[-1]) * len(values) * np.finfo(np.float64).eps
     return vectors[:, kept] * np.sqrt(values[kept])
 
 
 def inception_score(logits: np.ndarray, *, splits: int = 10, seed: int) -> InceptionScore:
-    """exp E KL(p(y|x) || p(y)), Salimans et al. 2016, of each of the splits of the shuffled images.
+    """Computes exp E KL(p(y|x) || p(y)), Salimans et al. 2016, for each split of the shuffled images.
 
     Args:
-        logits: [N, K] of the classes.
-        splits: parts of equal size, to one image, each with a p(y) of its own.
-        seed: of the order of the images: `RandomState(seed).permutation(N)`.
+        logits: [N, K], of K classes.
+        splits: parts whose sizes differ by one image at most, each with its own p(y).
+        seed: shuffles the images, by `RandomState(seed).permutation(N)`.
 
     Raises:
-        ValueError: if the logits are not [N, K], finite, and two or more, or fewer than the splits.
+        ValueError: if the logits are not [N, K], finite, at least two and at least one for each split.
     """
     check_features(logits)
     n = len(logits)
@@ -119,32 +119,32 @@ def inception_score(logits: np.ndarray, *, splits: int = 10, seed: int) -> Incep
 def kernel_distance(
     a: np.ndarray, b: np.ndarray, *, subsets: int = 100, subset_size: int = 1000, seed: int
 ) -> KernelDistance:
-    """The KID of Binkowski et al. 2018: unbiased MMD^2 under the kernel (x.y / D + 1)^3, over random subsets.
+    """Computes the KID of Binkowski et al. 2018: unbiased MMD^2 for the kernel (x.y / D + 1)^3, over random subsets.
 
     Args:
         a: [N, D] features.
         b: [M, D] features of the other set.
-        subsets: how many subsets of each.
-        subset_size: features in each; where N or M is less, that.
-        seed: of the subsets: from one RandomState(seed), those of a and b in turn, each without replacement.
+        subsets: number of pairs of subsets.
+        subset_size: features in each; fewer if N or M is smaller.
+        seed: draws the subsets: from one RandomState(seed), those of a and b in turn, each without replacement.
 
     Raises:
-        ValueError: if the features are not [n, D] of one D, finite, and two or more, or the subsets make no sense.
+        ValueError: if the features are not [n, D] of one D, finite, and at least two, or the subsets impossible.
     """
     check_features(a, b)
     if subsets < 1 or subset_size < 2:
         raise ValueError(f"subsets={subsets} must be at least 1, and subset_size={subset_size} at least 2.")
     size = min(subset_size, len(a), len(b))
     rng = np.random.RandomState(seed)
-    found = []
+    distances = []
     for _ in range(subsets):
         x, y = (np.asarray(f[rng.choice(len(f), size, replace=False)], np.float64) for f in (a, b))  # [size, D]
-        found.append(_mmd2(x, y))
-    return KernelDistance(float(np.mean(found)), float(np.std(found)), subsets, size)
+        distances.append(_mmd2(x, y))
+    return KernelDistance(float(np.mean(distances)), float(np.std(distances)), subsets, size)
 
 
 def _mmd2(x: np.ndarray, y: np.ndarray) -> float:
-    """Unbiased, of two sets [m, D]; float64, as it is a small difference of large sums."""
+    """Estimates MMD^2 of two sets [m, D] without bias; in float64, as it is a small difference of large sums."""
 
     def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         base = x @ y.T / x.shape[1] + 1.0

@@ -1,9 +1,9 @@
 """The convolution of the U-Net: XLA's own on accelerators; on the CPU, in float32, in the forms that are fast there.
 
-Large 3x3 convolutions and their gradients go through `winograd`. For the gradients of others: XLA's CPU backend
-brings the convolutions that differentiation makes into the one form that its fast routine knows (NHWC images, HWIO
-kernels), but only outside loops: inside a `lax.scan` a train step runs some 30 times slower. Written in that form from
-the start they cost the same in both places.
+Large 3x3 convolutions and their gradients go through `winograd`. The gradients of the others are convolutions, too, and
+XLA's CPU backend has a fast routine for one form alone: NHWC images, HWIO kernels. It brings what differentiation makes
+into that form outside loops only: inside a `lax.scan` a train step runs some 30 times slower. Written in that form from
+the start, gradients cost the same in both places.
 """
 
 import functools
@@ -19,9 +19,9 @@ _NHWC = ("NHWC", "HWIO", "NHWC")
 
 
 def conv(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: str, **options: Any) -> jax.Array:
-    """`lax.conv_general_dilated` of NHWC images and an HWIO kernel, as `flax.linen.Conv.conv_general_dilated`.
+    """Convolves NHWC images with an HWIO kernel, as `lax.conv_general_dilated` does, to float rounding.
 
-    Equal to it in value, to float rounding: see `winograd`.
+    It is to be given to linen as `flax.linen.Conv.conv_general_dilated`.
 
     Raises:
         ValueError: while tracing, if linen's `options` ask for dilation or groups.
@@ -33,10 +33,10 @@ def conv(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: str
 def conv_for_training(
     x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: str, **options: Any
 ) -> jax.Array:
-    """As `conv`, with gradients as fast, but differentiable in reverse mode alone.
+    """Convolves as `conv` does, with gradients that are as fast; differentiable in reverse mode alone.
 
     Raises:
-        ValueError: as there.
+        ValueError: as `conv` does.
     """
     _check(options)
     return _trained(x, kernel, tuple(strides), padding)
@@ -104,7 +104,7 @@ def _backward(strides: tuple[int, int], padding: str, saved: tuple, dy: jax.Arra
 
 
 def _turned(kernel: jax.Array) -> jax.Array:
-    """By 180 degrees, and from its outputs to its inputs: [h, w, in, out] -> [h, w, out, in]."""
+    """Turns a kernel by 180 degrees and swaps inputs and outputs: [h, w, in, out] -> [h, w, out, in]."""
     return jnp.transpose(kernel[::-1, ::-1], (0, 1, 3, 2))
 
 

@@ -1,9 +1,9 @@
 """3x3 convolutions by Winograd's minimal filtering (Lavin and Gray 2016, arXiv:1509.09308), for the CPU.
 
 m x m pixels of the result need (m + 2)^2 products where the plain convolution takes 9 m^2: 2.25 times fewer for m = 2,
-4 times for m = 4. What is left is matrix products, one for each of the (m + 2)^2 positions in a tile, which XLA's CPU
-backend runs near the speed of the machine. In float32 the result is good to some 2e-6 of its largest value for m = 2,
-and 6e-6 for m = 4, where the plain convolution is to 1e-6.
+4 times fewer for m = 4. Most of the work is then matrix products, one for each of the (m + 2)^2 positions in a tile,
+which XLA's CPU backend runs near the speed of the machine. In float32 the error is some 2e-6 of the largest value of
+the result for m = 2 and 6e-6 for m = 4; that of the plain convolution is 1e-6.
 """
 
 import functools
@@ -47,7 +47,7 @@ _MATRICES = {
 
 
 def tile(images: tuple[int, ...], kernel: tuple[int, ...]) -> int | None:
-    """The m with which a convolution of stride 1, padded to keep its size, is fastest; None: the plain one is.
+    """Chooses the m with which a convolution of stride 1, padded to keep its size, is fastest; None: the plain one is.
 
     Args:
         images: the shape [B, H, W, in].
@@ -64,7 +64,7 @@ def tile(images: tuple[int, ...], kernel: tuple[int, ...]) -> int | None:
 
 @functools.partial(jax.jit, static_argnames="m")
 def conv(x: jax.Array, kernel: jax.Array, *, m: int) -> jax.Array:
-    """x [B, H, W, in] convolved with kernel [3, 3, in, out], zeros around it; H and W are multiples of m."""
+    """Convolves x [B, H, W, in], padded with zeros, with kernel [3, 3, in, out]; H and W are multiples of m."""
     b, height, width, _ = x.shape
     matrices = _MATRICES[m]
     products = _multiply(_image_tiles(x, m), _kernel_tile(kernel, matrices.kernel), "tpi,tio->tpo")
@@ -73,7 +73,7 @@ def conv(x: jax.Array, kernel: jax.Array, *, m: int) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames="m")
 def kernel_gradient(x: jax.Array, dy: jax.Array, *, m: int) -> jax.Array:
-    """The gradient [3, 3, in, out] of `conv` with respect to its kernel, for the gradient dy of its result."""
+    """Computes the gradient of `conv` with respect to its kernel, [3, 3, in, out], from dy, that of its result."""
     matrices = _MATRICES[m]
     n = m + 2
     spread = _to_tiles(dy, matrices.result.T, m)
@@ -83,24 +83,27 @@ def kernel_gradient(x: jax.Array, dy: jax.Array, *, m: int) -> jax.Array:
 
 
 def _image_tiles(x: jax.Array, m: int) -> jax.Array:
-    """[B, H, W, C] -> [(m + 2)^2, tiles, C]."""
+    """Transforms every tile of the images: [B, H, W, C] -> [(m + 2)^2, tiles, C]."""
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     return _to_tiles(padded, _MATRICES[m].image, m)
 
 
 def _kernel_tile(kernel: jax.Array, matrix: np.ndarray) -> jax.Array:
-    """[3, 3, in, out] -> [(m + 2)^2, in, out]."""
+    """Transforms the kernel: [3, 3, in, out] -> [(m + 2)^2, in, out]."""
     both = jnp.asarray(np.kron(matrix, matrix), kernel.dtype)
     return (both @ kernel.reshape(9, -1)).reshape(-1, *kernel.shape[2:])
 
 
 def _multiply(a: jax.Array, b: jax.Array, sums: str) -> jax.Array:
-    # The barriers keep XLA from computing the transforms anew inside its matrix products, or not as such.
+    # Without the barriers XLA repeats the transforms inside the matrix products, or does not run them as such.
     return lax.optimization_barrier(jnp.einsum(sums, *lax.optimization_barrier((a, b))))
 
 
 def _to_tiles(x: jax.Array, matrix: np.ndarray, step: int) -> jax.Array:
-    """Every tile d of x [B, H, W, C], `step` apart, as matrix d matrix^T: [rows of the matrix squared, tiles, C]."""
+    """Transforms every tile d of x [B, H, W, C] to matrix d matrix^T: [rows of the matrix squared, tiles, C].
+
+    Tiles begin `step` pixels apart.
+    """
     n, size = matrix.shape
     b, height, width, c = x.shape
     high, wide = (height - size) // step + 1, (width - size) // step + 1
@@ -111,7 +114,7 @@ def _to_tiles(x: jax.Array, matrix: np.ndarray, step: int) -> jax.Array:
 
 
 def _from_tiles(tiles: jax.Array, matrix: np.ndarray, *, shape: tuple[int, ...]) -> jax.Array:
-    """The results matrix t matrix^T of all tiles t, [(m + 2)^2, tiles, C], side by side: [B, H, W, C]."""
+    """Transforms tiles t [(m + 2)^2, tiles, C] to m x m results matrix t matrix^T, side by side: [B, H, W, C]."""
     m, n = matrix.shape
     b, height, width, c = shape
     tiles = tiles.reshape(n, n, b, height // m, width // m, c)
@@ -121,7 +124,7 @@ def _from_tiles(tiles: jax.Array, matrix: np.ndarray, *, shape: tuple[int, ...])
 
 
 def _combine(matrix: np.ndarray, parts: list[jax.Array]) -> list[jax.Array]:
-    """The sums of the parts with the factors of each row: most are 0 or 1, so that no product is needed."""
+    """Sums the parts with the factors of each row, without a product where a factor is 0, 1 or -1."""
     return [sum(_times(factor, part) for factor, part in zip(row, parts, strict=True) if factor) for row in matrix]
 
 

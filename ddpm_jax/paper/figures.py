@@ -1,6 +1,7 @@
-"""The paper's figures of a work folder, as files (Ho et al. 2020, Figures 6 to 9, 14 to 16).
+"""The paper's figures of a work folder, as files (Ho et al. 2020, Figures 5 to 10, 12, 14 and 15).
 
-Named by all that they depend on: WORKDIR/samples/<mode>_<name of the samples>.png.
+Named by all that they depend on: WORKDIR/samples/<mode>_<name of the samples>.png. Every process calls `draw` alike;
+process 0 reads and writes the files.
 """
 
 import functools
@@ -11,9 +12,13 @@ import numpy as np
 from tqdm import tqdm
 
 from ddpm_jax import images, parallel
+from ddpm_jax.evaluation import image_sets
+from ddpm_jax.evaluation.progressive import evenly_spaced
+from ddpm_jax.evaluation.results import Score
 from ddpm_jax.metrics import neighbours
 from ddpm_jax.paper import generation
-from ddpm_jax.runs import sample_files, workdir
+from ddpm_jax.runs import sample_files
+from ddpm_jax.runs.trained_model import TrainedModel
 
 _FRAMES, _STRIP_COLUMNS = 51, 11
 _NEIGHBOURS, _NEIGHBOUR_ROWS = 8, 10
@@ -24,7 +29,7 @@ MODES = ("progressive", "shared_latents", "interpolate", "neighbours")
 
 
 def draw(
-    loaded: workdir.Loaded,
+    model: TrainedModel,
     folder: Path,
     mode: str,
     *,
@@ -38,7 +43,7 @@ def draw(
     """Draws one figure.
 
     Args:
-        loaded: the model.
+        model: the trained model.
         folder: its work folder.
         mode: one of `MODES`.
         out: of the picture; None: in the work folder, by its name.
@@ -51,94 +56,121 @@ def draw(
     Returns:
         The path of the picture.
     """
-    config = loaded.experiment.config.sample
+    config = model.experiment.config.sample
     num_images = num_images or (config.num_samples if mode == "neighbours" else _ROWS)
     common: dict[str, Any] = dict(
         num_images=num_images, batch_size=batch_size or config.batch_size, seed=config.seed if seed is None else seed
     )
-    samples = sample_files.default_path(folder, loaded, num_samples=num_images, seed=common["seed"])
+    spec = sample_files.sample_spec(model, seed=common["seed"])
+    samples = sample_files.default_path(folder, spec, num_samples=num_images)
     path = out or samples.with_name(f"{mode}_{samples.name}").with_suffix(".png")
     match mode:
         case "progressive":
-            progressive(loaded, path, **common)
+            progressive(model, path, **common)
         case "shared_latents":
-            shared_latents(loaded, path, **common)
+            shared_latents(model, path, **common)
         case "interpolate":
-            interpolations(loaded, path, sources=sources, **common)
+            interpolations(model, path, sources=sources, **common)
         case "neighbours":
-            nearest_neighbours(loaded, path, samples=samples, crop=crop, **common)
+            nearest_neighbours(model, path, samples=samples, crop=crop, **common)
     return path
 
 
-def progressive(loaded: workdir.Loaded, path: Path, **settings: int) -> None:
-    """Figures 6 and 14: a strip and an animation of the predicted x_0."""
-    timesteps = generation.evenly(loaded.experiment.process.num_timesteps, _FRAMES)
-    params = parallel.replicate(loaded.params)
-    table = generation.progressive(loaded.experiment, params, timesteps=timesteps, **settings)  # [N, K, H, W, C]
+def progressive(model: TrainedModel, path: Path, **settings: int) -> None:
+    """Draws Figures 6 and 14: a strip and an animation of the predicted x_0."""
+    timesteps = evenly_spaced(model.experiment.process.num_timesteps, _FRAMES)
+    params = parallel.replicate(model.params)
+    table = generation.progressive(model.experiment, params, timesteps=timesteps, **settings)  # [N, K, H, W, C]
     _save_table(path, table[:, sorted(set(np.linspace(0, len(timesteps) - 1, _STRIP_COLUMNS).round().astype(int)))])
     animation = path.with_suffix(".webp")
-    images.save_animation(animation, np.stack([images.grid(table[:, k]) for k in range(len(timesteps))]))
+    frames = np.stack([images.grid(table[:, k]) for k in range(len(timesteps))])
+    parallel.agree(lambda: images.save_animation(animation, frames))
     print(f"Animation: {animation}")
 
 
-def shared_latents(loaded: workdir.Loaded, path: Path, **settings: int) -> None:
-    """Figure 7."""
-    num_steps = generation.parts(loaded.experiment.process.num_timesteps, (1.0, 0.75, 0.5, 0.25))
-    params = parallel.replicate(loaded.params)
-    _save_table(path, generation.shared_latents(loaded.experiment, params, num_steps=num_steps, **settings))
+def shared_latents(model: TrainedModel, path: Path, **settings: int) -> None:
+    """Draws Figure 7."""
+    num_steps = generation.fractions_of(model.experiment.process.num_timesteps, (1.0, 0.75, 0.5, 0.25))
+    params = parallel.replicate(model.params)
+    _save_table(path, generation.shared_latents(model.experiment, params, num_steps=num_steps, **settings))
 
 
 def interpolations(
-    loaded: workdir.Loaded, path: Path, *, num_images: int, seed: int, sources: list[str] | None, **settings: int
+    model: TrainedModel, path: Path, *, num_images: int, seed: int, sources: list[str] | None, **settings: int
 ) -> None:
-    """Figures 8 and 9: several pairs by T / 2 steps, and the first by 0 to T."""
-    made, params = loaded.experiment, parallel.replicate(loaded.params)
-    source = made.load_data()
+    """Draws Figures 8 and 9: several pairs by T / 2 steps, and the first by 0 to T."""
+    experiment, params = model.experiment, parallel.replicate(model.params)
+    training_images = image_sets.share_split(experiment, experiment.config.data.split)
+    n = len(training_images)
     if not sources:
-        indices = np.random.default_rng(seed).integers(len(source), size=2 * num_images)
-    elif len(sources) % 2 or not all(text.isdecimal() and int(text) < len(source) for text in sources):
-        raise ValueError(f"--sources={','.join(sources)} must be pairs of numbers in 0..{len(source) - 1}.")
+        indices = np.random.default_rng(seed).integers(n, size=2 * num_images)
+    elif len(sources) % 2 or not all(text.isdecimal() and int(text) < n for text in sources):
+        raise ValueError(f"--sources={','.join(sources)} must be pairs of numbers in 0..{n - 1}.")
     else:
         indices = np.array([int(text) for text in sources])
-    pairs = source.read(indices)[0].reshape(-1, 2, *made.image_shape)
-    draw = functools.partial(generation.interpolations, made, params, seed=seed, **settings)
-    _save_table(path, draw(pairs=pairs, num_steps=generation.parts(made.process.num_timesteps, (0.5,))))
-    eighths = generation.parts(made.process.num_timesteps, np.arange(9) / 8)
-    _save_table(path.with_stem(f"{path.stem}_coarse_to_fine"), draw(pairs=pairs[:1], num_steps=eighths))
+    pairs = training_images.read(indices).reshape(-1, 2, *experiment.image_shape)
+    draw_pairs = functools.partial(generation.interpolations, experiment, params, seed=seed, **settings)
+    num_timesteps = experiment.process.num_timesteps
+    _save_table(path, draw_pairs(pairs=pairs, num_steps=generation.fractions_of(num_timesteps, (0.5,))))
+    eighths = generation.fractions_of(num_timesteps, np.arange(9) / 8)
+    _save_table(path.with_stem(f"{path.stem}_coarse_to_fine"), draw_pairs(pairs=pairs[:1], num_steps=eighths))
 
 
 def nearest_neighbours(
-    loaded: workdir.Loaded, path: Path, *, samples: Path, num_images: int, batch_size: int, seed: int, crop: int
+    model: TrainedModel, path: Path, *, samples: Path, num_images: int, batch_size: int, seed: int, crop: int
 ) -> None:
-    """Figures 15 and 16, and how many of the samples are copies."""
-    made = loaded.experiment
-    source = made.load_data()
-    if crop > min(made.image_shape[:2]):
-        raise ValueError(f"--crop={crop} must be at most {min(made.image_shape[:2])}, the side of the images.")
-    sample_files.draw(loaded, samples, num_samples=num_images, batch_size=min(batch_size, num_images), seed=seed)
-    drawn = sample_files.read(samples)
+    """Draws Figures 12 and 15, and says how many of the samples are copies."""
+    experiment = model.experiment
+    if crop > min(experiment.image_shape[:2]):
+        raise ValueError(f"--crop={crop} must be at most {min(experiment.image_shape[:2])}, the side of the images.")
+    training_images = image_sets.share_split(experiment, experiment.config.data.split)
+    sample_files.draw(model, samples, num_samples=num_images, batch_size=min(batch_size, num_images), seed=seed)
+    pixels = parallel.read_on_primary(lambda: {"pixels": sample_files.read(samples)})["pixels"]
     # A model that was trained on mirrored images can copy those too.
-    queries = np.concatenate([drawn, drawn[:, :, ::-1]]) if made.config.data.flip else drawn
-    pieces = (source.read(np.arange(i, min(i + _PIECE, len(source))))[0] for i in range(0, len(source), _PIECE))
-    bar = tqdm(pieces, total=-(-len(source) // _PIECE), unit="piece")
-    found = neighbours.nearest(queries, bar, k=_NEIGHBOURS, crop=crop, spread=parallel.pmap_batches)
-    sides = found.distances[:, 0].reshape(-1, num_images).argmin(axis=0)  # 1 where the mirrored one is nearer
-    distances, indices = (array[sides * num_images + np.arange(num_images)] for array in found)
+    queries = np.concatenate([pixels, pixels[:, :, ::-1]]) if experiment.config.data.flip else pixels
+    starts = range(0, len(training_images), _PIECE)
+    bar = tqdm(starts, unit="piece", disable=not parallel.is_primary())
+    pieces = (training_images.read(np.arange(i, min(i + _PIECE, len(training_images)))) for i in bar)
+    nearest = neighbours.nearest(queries, pieces, k=_NEIGHBOURS, crop=crop, map_fn=parallel.map_batches)
+    sides = nearest.distances[:, 0].reshape(-1, num_images).argmin(axis=0)  # 1 where the mirrored one is nearer
+    distances, indices = (array[sides * num_images + np.arange(num_images)] for array in nearest)
 
     ratios = neighbours.copy_ratios(distances)
     rows = np.argsort(ratios, kind="stable")[:_NEIGHBOUR_ROWS]
-    nearest = source.read(indices[rows].ravel())[0].reshape(*indices[rows].shape, *made.image_shape)
-    _save_table(path, np.concatenate([drawn[rows, None], nearest], axis=1))
-    np.savez(path.with_suffix(".npz"), distances=distances, indices=indices)
+    shown = training_images.read(indices[rows].ravel()).reshape(*indices[rows].shape, *experiment.image_shape)
+    _save_table(path, np.concatenate([pixels[rows, None], shown], axis=1))
+    parallel.agree(lambda: np.savez(path.with_suffix(".npz"), distances=distances, indices=indices))
     copies = int((ratios < neighbours.COPY_RATIO).sum())
     print(
         f"Copies of a training image, at less than a third of the distance to the next: {copies} of {num_images} "
-        f"({copies / num_images:.2%}). Exact repeats among the samples: {neighbours.num_repeats(drawn)}. Median "
+        f"({copies / num_images:.2%}). Exact repeats among the samples: {neighbours.num_repeats(pixels)}. Median "
         f"distance to the nearest training image: {np.median(distances[:, 0]):.1f} (in pixels of 0..255)."
     )
 
 
+def draw_rate_distortion(score: Score) -> Path:
+    """Draws Figure 5 beside the table of a score `rd`, on this process; returns the path."""
+    from ddpm_jax.paper import plots
+
+    path = Path(score.file)
+    path = path.with_name(path.name.replace("bpd", "rate_distortion", 1)).with_suffix(".png")
+    curves = score.table["by_t"]
+    plots.rate_distortion(path, rate_bpd=np.array(curves["rate_bpd"]), rmse=np.array(curves["rmse"]))
+    return path
+
+
+def draw_predictions(score: Score) -> Path:
+    """Draws Figure 10 beside the table of a score of predictions, on this process; returns the path."""
+    from ddpm_jax.paper import plots
+
+    path, settings = Path(score.file).with_suffix(".png"), score.table["settings"]
+    kind, num_samples = settings["extractor"]["name"].partition(":")[0], settings["samples"]["count"]
+    plots.quality_by_step(path, score.table["rows"], kind=kind, num_samples=num_samples)
+    return path
+
+
 def _save_table(path: Path, table: np.ndarray) -> None:
     """Writes a table of images [rows, columns, H, W, C] uint8 as one picture."""
-    images.save_png(path, images.grid(table.reshape(-1, *table.shape[2:]), columns=table.shape[1]))
+    picture = images.grid(table.reshape(-1, *table.shape[2:]), columns=table.shape[1])
+    parallel.agree(lambda: images.save_png(path, picture))
     print(f"{table.shape[0]} rows of {table.shape[1]} images: {path}")

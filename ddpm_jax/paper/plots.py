@@ -1,4 +1,4 @@
-"""Curves, as PNG files. Imports matplotlib, so import this only where something is drawn."""
+"""Curves as PNG files. Imports matplotlib, so import this only where something is plotted."""
 
 from pathlib import Path
 
@@ -10,9 +10,9 @@ def rate_distortion(path: Path, *, rate_bpd: np.ndarray, rmse: np.ndarray) -> No
     """Draws the three panels of Figure 5: distortion and rate by reverse steps, and distortion by rate.
 
     Args:
-        path: of the PNG.
-        rate_bpd: [T], sent when x_t is received, in bits/dim.
-        rmse: [T], of the x_0 predicted from x_t, on 0..255.
+        path: where to write the PNG.
+        rate_bpd: [T], the bits/dim sent by the time x_t is received.
+        rmse: [T], the error of the x_0 predicted from x_t, on 0..255.
     """
     steps = len(rmse) - np.arange(len(rmse))  # T - t
     names = dict(steps="Reverse process steps (T - t)", rmse="Distortion (RMSE)", rate="Rate (bits/dim)")
@@ -31,13 +31,13 @@ def rate_distortion(path: Path, *, rate_bpd: np.ndarray, rmse: np.ndarray) -> No
 
 
 def quality_by_step(path: Path, rows: list[dict[str, float]], *, kind: str, num_samples: int) -> None:
-    """Draws the two panels of Figure 10: Inception score and distance of the predicted x_0, by reverse steps.
+    """Draws the two panels of Figure 10: Inception score and Frechet distance of the predicted x_0, by reverse steps.
 
     Args:
-        path: of the PNG.
-        rows: with `reverse_steps`, `distance`, `inception_score` and its `deviation`.
-        kind: the name of the features.
-        num_samples: that each point is of.
+        path: where to write the PNG.
+        rows: one for each point, with `reverse_steps`, `distance`, `inception_score` and its `deviation`.
+        kind: the extractor's name, 'inception...' or 'classifier...'.
+        num_samples: samples that each point was measured with.
     """
     steps, distance, score, deviation = (
         np.array([row[name] for row in rows]) for name in ("reverse_steps", "distance", "inception_score", "deviation")

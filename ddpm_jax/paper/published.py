@@ -4,24 +4,24 @@ from typing import NamedTuple
 
 
 class Value(NamedTuple):
-    """A number, and the deviation that is printed with it."""
+    """Holds a number, and the deviation that is printed with it."""
 
     value: float
     deviation: float | None = None
 
 
 class Model(NamedTuple):
-    """A row of Table 1: CIFAR-10. None where the paper prints nothing."""
+    """Holds a row of Table 1: CIFAR-10. None where the paper prints nothing."""
 
     name: str
     inception_score: Value | None = None
-    fid: float | None = None  # of 50,000 samples, against the training set
-    nll_test: float | None = None  # bits/dim; of the diffusion models an upper bound
+    fid: float | None = None  # of 50,000 samples against the training set
+    nll_test: float | None = None  # bits/dim; for the diffusion models an upper bound
     nll_train: float | None = None
 
 
 class Objective(NamedTuple):
-    """A row of Table 2, and the settings that make it; no scores where training was unstable."""
+    """Holds a row of Table 2, and the settings that produce it; no scores where training was unstable."""
 
     name: str
     mean_type: str
@@ -32,7 +32,7 @@ class Objective(NamedTuple):
 
 
 class Lsun(NamedTuple):
-    """A row of Table 3: FID at 256x256."""
+    """Holds a row of Table 3: FID at 256x256."""
 
     name: str
     bedroom: float | None = None
@@ -41,7 +41,7 @@ class Lsun(NamedTuple):
 
 
 class RateDistortion(NamedTuple):
-    """A row of Table 4: what progressive coding has sent after some reverse steps of 1000."""
+    """Holds a row of Table 4: the bits that progressive coding has sent after some of 1000 reverse steps."""
 
     reverse_steps: int  # T - t + 1 with the paper's t, T - t with ours
     rate_bpd: float
@@ -66,7 +66,7 @@ TABLE_1 = (
     Model("DDPM, L, fixed isotropic Sigma", Value(7.67, 0.13), 13.51, 3.70, 3.69),
     Model("DDPM, L_simple", Value(9.46, 0.11), 3.17, 3.75, 3.72),
 )
-FID_TEST = 5.24  # of the last row, against the test set (Section 4.1)
+FID_TEST = 5.24  # of the last row's samples against the test set (Section 4.1)
 
 TABLE_2 = (
     Objective("mu-tilde, L, learned diagonal Sigma", "xprev", "learned", "kl", Value(7.28, 0.10), 23.69),
@@ -85,7 +85,7 @@ TABLE_3 = (
     Lsun("DDPM, large", 4.90),
 )
 
-# Of the test set, with the model trained on L_simple.
+# On the test set, with the model trained on L_simple.
 TABLE_4 = (
     RateDistortion(1000, 1.77581, 0.95136),
     RateDistortion(900, 0.11994, 12.02277),

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import ml_collections
 import numpy as np
 
-from ddpm_jax.evaluation import bound, record
+from ddpm_jax.evaluation import bits_per_dim, results
 from ddpm_jax.paper import published
 from ddpm_jax.runs import workdir
 
@@ -18,7 +18,7 @@ _LARGE_CH = 192  # of the larger LSUN Bedroom model; the other has 128
 
 
 class Run(NamedTuple):
-    """A work folder and what was measured there."""
+    """A work folder and the scores that were measured there."""
 
     name: str
     folder: Path
@@ -36,7 +36,7 @@ class Cell(NamedTuple):
     step: int | None  # of training
 
     def __str__(self) -> str:
-        """As in a table: the number, its error, and what it is of."""
+        """Formats the number, its error, and the images and step that it is of."""
         number = f"{self.value:.4g}" if self.error is None else f"{self.value:.4g} ± {self.error:.2g}"
         return f"{number} ({self.count} images, step {self.step})"
 
@@ -49,12 +49,12 @@ class Table(NamedTuple):
     rows: list[list[Any]]
 
     def as_markdown(self) -> str:
-        """With empty cells for None."""
+        """Formats the table as Markdown, with empty cells for None."""
         lines = [f"## {self.title}", "", _row(self.columns), _row(["---"] * len(self.columns))]
         return "\n".join([*lines, *(_row(["" if cell is None else str(cell) for cell in row]) for row in self.rows)])
 
     def as_json(self) -> dict[str, Any]:
-        """With None for empty cells, and objects for our own numbers."""
+        """Returns JSON values, with None for empty cells and objects for our own numbers."""
         rows = [[cell._asdict() if isinstance(cell, tuple) else cell for cell in row] for row in self.rows]
         return {"title": self.title, "columns": self.columns, "rows": rows}
 
@@ -63,25 +63,25 @@ def read_run(folder: Path) -> Run:
     """Reads a work folder.
 
     Raises:
-        FileNotFoundError: if it is none.
+        FileNotFoundError: if it is no work folder.
     """
     config = workdir.read_config(folder)
-    return Run(folder.resolve().name, folder, config, record.read(folder / workdir.TABLES / record.FILE))
+    return Run(folder.resolve().name, folder, config, results.read(folder / workdir.TABLES / results.FILE))
 
 
 def data_of(run: Run) -> str:
-    """The data set by its TFDS name, also where its images lie in a folder whose name says so."""
+    """Returns the data set's TFDS name, also where its images lie in a folder whose name says so."""
     settings = run.config.data
     if settings.name != "image_folder":
         return settings.name
     folder = Path(settings.data_dir).name.lower()
     known = ("cifar10", "bedroom", "church", "cat")
-    found = next((name for name in known if name in folder), None)
-    return folder if found is None else found if found == "cifar10" else f"lsun/{found}"
+    name = next((name for name in known if name in folder), None)
+    return folder if name is None else name if name == "cifar10" else f"lsun/{name}"
 
 
 def find(run: Run, metric: str, **settings: Any) -> Cell | None:
-    """Our number: of the last training step, then of the most images, averaged over seeds.
+    """Finds our number: of the last training step, then of the most images, averaged over seeds.
 
     Args:
         run: where to look.
@@ -101,7 +101,7 @@ def find(run: Run, metric: str, **settings: Any) -> Cell | None:
 
 
 def table_1(runs: Sequence[Run]) -> Table:
-    """CIFAR-10: Inception score, FID against the training set, bits/dim."""
+    """Makes Table 1, CIFAR-10: Inception score, FID against the training set, bits/dim."""
     rows = [
         [row.name, *map(_paper, (row.inception_score, row.fid, row.nll_test, row.nll_train)), None, None, None, None]
         for row in published.TABLE_1
@@ -121,7 +121,7 @@ def table_1(runs: Sequence[Run]) -> Table:
 
 
 def table_2(runs: Sequence[Run]) -> Table:
-    """CIFAR-10: the ablation; of several runs of one objective the first."""
+    """Makes Table 2, the ablation on CIFAR-10; of several runs of one objective the first."""
     rows = []
     for row in published.TABLE_2:
         wanted = (row.mean_type, row.var_type, row.loss_type)
@@ -140,7 +140,7 @@ def table_2(runs: Sequence[Run]) -> Table:
 
 
 def table_3(runs: Sequence[Run]) -> Table:
-    """LSUN: FID."""
+    """Makes Table 3: FID on LSUN."""
     sets = ("bedroom", "church", "cat")
     rows = [[row.name, *map(_paper, (row.bedroom, row.church, row.cat)), None, None, None] for row in published.TABLE_3]
     for run in runs:
@@ -154,11 +154,11 @@ def table_3(runs: Sequence[Run]) -> Table:
 
 
 def table_4(runs: Sequence[Run]) -> list[Table]:
-    """Rate and distortion on CIFAR-10, a table a run; without one, the paper's alone."""
+    """Makes Table 4, rate and distortion on CIFAR-10, a table a run; without one, the paper's alone."""
     columns = ("reverse steps", "rate, paper", "RMSE, paper", "rate, ours (bits/dim)", "RMSE, ours (0-255)")
     title = "Table 4: progressive coding, CIFAR-10 test set"
-    found = [(run, table) for run in runs if data_of(run) == "cifar10" and (table := _rate_distortion(run))]
-    if not found:
+    measured = [(run, table) for run in runs if data_of(run) == "cifar10" and (table := _rate_distortion(run))]
+    if not measured:
         return [
             Table(
                 title,
@@ -170,7 +170,7 @@ def table_4(runs: Sequence[Run]) -> list[Table]:
             )
         ]
     tables = []
-    for run, table in found:
+    for run, table in measured:
         settings, rows = table["settings"], []
         for theirs, ours in zip(published.TABLE_4, table["rate_distortion"], strict=True):
             rate = f"{ours['rate_bpd']:.5f} ± {ours['rate_standard_error']:.5f}"
@@ -184,7 +184,7 @@ def table_4(runs: Sequence[Run]) -> list[Table]:
 
 
 def other_scores(runs: Sequence[Run]) -> Table:
-    """What was measured and has no place in the paper: other data sets, a classifier's features, given samples."""
+    """Makes a table of scores with no place in the paper: other data, a classifier's features, given samples."""
     rows = []
     for run in runs:
         for entry in run.entries:
@@ -198,7 +198,7 @@ def other_scores(runs: Sequence[Run]) -> Table:
 
 
 def all_tables(runs: Sequence[Run]) -> list[Table]:
-    """Tables 1 to 4, and what else there is."""
+    """Makes Tables 1 to 4, and one of the other scores if there are any."""
     others = other_scores(runs)
     return [table_1(runs), table_2(runs), table_3(runs), *table_4(runs), *([others] if others.rows else [])]
 
@@ -208,7 +208,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _paper(value: published.Value | float | None) -> str | None:
-    """As the paper prints it."""
+    """Formats a number as the paper prints it."""
     if not isinstance(value, published.Value):
         return None if value is None else f"{value:.2f}"
     return f"{value.value:.2f}" + ("" if value.deviation is None else f" ± {value.deviation:.2f}")
@@ -240,8 +240,8 @@ def _count(entry: dict[str, Any]) -> int | None:
 
 
 def _rate_distortion(run: Run) -> dict[str, Any] | None:
-    """The newest table of the bound, of the most images, of the test set if there is one."""
-    tables = bound.tables(run.folder / workdir.TABLES)
+    """Finds the newest table of the bound, of the test set if there is one, of the most images."""
+    tables = bits_per_dim.read_tables(run.folder / workdir.TABLES)
 
     def order(table: dict[str, Any]) -> tuple[int, bool, int]:
         settings = table["settings"]

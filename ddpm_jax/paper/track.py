@@ -1,19 +1,19 @@
-"""Is a CIFAR-10 run on track? Its loss and FID beside those of an independent run that ended where the paper did."""
+"""The loss and FID of a CIFAR-10 run, compared with those of an independent run that ended near the paper's FID."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-# How much worse than the curve is still on track. The curve is of one run; others of 800k steps end at 3.17 to 3.25.
+# A run is on track up to these factors above the curve. The curve is one run's; others of 800k steps end at 3.17-3.25.
 _LOSS_TOLERANCE, _FID_TOLERANCE = 1.05, 1.2
 
 
 class Point(NamedTuple):
-    """After some training steps; the FID is of 50,000 samples of the averaged weights against the training set."""
+    """Holds a point of the curve; FID is that of 50,000 samples with EMA weights against the training set."""
 
     step: int
     fid: float
-    loss: float  # of the training batches, recent mean
+    loss: float  # mean over recent training batches
 
 
 # The README of tqch/ddpm-torch; the last line of its table is the end of the run.
@@ -27,7 +27,7 @@ CURVE = (
 
 
 def expected(step: int) -> Point:
-    """The curve at a step, straight between its points over the logarithm of the step; its end after it.
+    """Interpolates the curve at a step, linearly in the logarithms of step and FID; past its end, its last point.
 
     Raises:
         ValueError: before its first point.
@@ -40,12 +40,12 @@ def expected(step: int) -> Point:
 
 
 def verdict(*, step: int, loss: float | None, fid: float | None) -> str:
-    """One sentence: on track, off track, or why that cannot be told.
+    """Says in one sentence whether a run is on track, or why that cannot be told.
 
     Args:
-        step: of training.
-        loss: recent mean of the training loss (L_simple); None if it is not known.
-        fid: of 50,000 samples against the training set; None if it was not measured.
+        step: training steps so far.
+        loss: recent mean of the training loss (L_simple); None if unknown.
+        fid: FID of 50,000 samples against the training set; None if not measured.
     """
     try:
         point = expected(step)

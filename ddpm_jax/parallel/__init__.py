@@ -1,12 +1,14 @@
 """Devices and processes: the one place that names meshes, devices and processes.
 
-processes.py   how the processes of a run meet, and fail together
-devices.py     how a state is replicated, a batch is split, and the train step is mapped over the devices
-leading.py     how process 0 has others compute for it
+processes.py   how the processes of a run meet, fail together, and share what one of them knows
+devices.py     how a state is replicated, a batch is split, and work is mapped over the devices
+
+Every process runs the same program and makes the same calls, as JAX's multi-controller runtime wants it. Process 0
+reads and writes the work folder; what only it can know reaches the others through `agree`, arrays through `broadcast`.
 
 `jax.pmap` is used as it is today, a `jit` of a `shard_map`: the state goes in and comes out whole and replicated,
-with no leading device axis. Over several processes each runs the same program; a mapped train step takes the rows of
-the local devices and computes with those of all.
+with no leading device axis. Over several processes a mapped function takes the rows of the local devices and computes
+with those of all.
 """
 
 from ddpm_jax.parallel.devices import (
@@ -15,41 +17,44 @@ from ddpm_jax.parallel.devices import (
     describe,
     local_rows,
     lower_train_steps,
+    map_batches,
     pmap_train_steps,
     replicate,
     replicated,
     saveable,
 )
-from ddpm_jax.parallel.leading import on_primary, pmap_batches
 from ddpm_jax.parallel.processes import (
     ProcessError,
+    agree,
+    broadcast,
     check_initialized,
-    from_primary,
     initialize,
     is_primary,
     leave,
     own_folder,
-    together,
+    raise_on_all,
+    read_on_primary,
 )
 
 __all__ = [
     "AXIS",
     "ProcessError",
+    "agree",
+    "broadcast",
     "check_batch_size",
     "check_initialized",
     "describe",
-    "from_primary",
     "initialize",
     "is_primary",
     "leave",
     "local_rows",
     "lower_train_steps",
-    "on_primary",
+    "map_batches",
     "own_folder",
-    "pmap_batches",
     "pmap_train_steps",
+    "raise_on_all",
+    "read_on_primary",
     "replicate",
     "replicated",
     "saveable",
-    "together",
 ]

@@ -1,5 +1,6 @@
-"""The processes of a run: how they meet, fail together, and tell each other what one of them knows."""
+"""The processes of a run: how they meet, fail together, and share what one of them knows."""
 
+import json
 import os
 import sys
 import threading
@@ -7,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import flax.traverse_util
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
@@ -33,9 +35,9 @@ def initialize(
     """Joins the processes of a run, by JAX's own runtime, before anything else is done with JAX.
 
     Args:
-        mode: 'on': whatever is not given, JAX finds out from the cluster (Cloud TPU, GKE, SLURM, Open MPI); 'auto':
-            the same if anything is given or the environment says that this is one process of several, else nothing;
-            'off': nothing.
+        mode: 'on': JAX asks the cluster for what is not given (Cloud TPU, GKE, SLURM, Open MPI); 'auto': the same if
+            anything is given or the environment says that this is one process of several, else nothing; 'off':
+            nothing.
         coordinator_address: host:port, on which process 0 listens.
         num_processes: of the run.
         process_id: from 0.
@@ -79,7 +81,7 @@ def initialize(
 
 
 def check_initialized() -> None:
-    """Refuses to be one of several without knowing: a Cloud TPU tells it only when its chips are opened.
+    """Refuses to run as one of several processes unknowingly: a Cloud TPU tells only when its chips are opened.
 
     Raises:
         ValueError: if there are more processes than this, and `initialize` was not told.
@@ -89,7 +91,7 @@ def check_initialized() -> None:
 
 
 def _several_tasks(environment: os._Environ[str] | dict[str, str]) -> bool:
-    """Whether a launcher that JAX knows started this process as one of several."""
+    """Tells whether a launcher that JAX knows started this process as one of several."""
     hosts = environment.get("TPU_WORKER_HOSTNAMES", "").split(",")
     slices = environment.get("MEGASCALE_NUM_SLICES", "1")
     slurm = environment.get("SLURM_NTASKS", "1") if "SLURM_STEP_NODELIST" in environment else "1"
@@ -98,24 +100,24 @@ def _several_tasks(environment: os._Environ[str] | dict[str, str]) -> bool:
 
 
 def is_primary() -> bool:
-    """Whether this is the process that writes: files, and lines on the terminal."""
+    """Tells whether this is process 0, which writes: files, and lines on the terminal."""
     return jax.process_index() == 0
 
 
 def own_folder(directory: Path) -> Path:
-    """Where each of several processes can write files of the same names; for one alone, `directory` itself."""
+    """Returns a folder for files whose names several processes share; `directory` itself for a process alone."""
     return directory if jax.process_count() == 1 else directory / f"process_{jax.process_index()}"
 
 
 def leave(exit_code: int) -> None:
-    """After an error: ends one of several processes without waiting for the others, which end when they notice."""
+    """Ends one of several processes after an error, without waiting for the others, which end when they notice."""
     if jax.process_count() > 1:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(exit_code)
 
 
-def together(function: Callable[[], Any]) -> Any:
+def raise_on_all(function: Callable[[], Any]) -> Any:
     """Calls `function()` on every process; where it raises a ValueError, OSError or Stopped on one, all raise.
 
     Returns:
@@ -146,6 +148,39 @@ def together(function: Callable[[], Any]) -> Any:
     return result
 
 
-def from_primary(tree: Any) -> Any:
-    """The pytree of arrays that process 0 gives; the others give one of the same shapes."""
+def agree(fact: Callable[[], Any]) -> Any:
+    """Calls `fact()` on process 0 and returns its value on every process.
+
+    Args:
+        fact: returns a JSON value; tuples become lists.
+
+    Raises:
+        ValueError, OSError: as `fact()` does; on the other processes ProcessError, as in `raise_on_all`.
+        signals.Stopped: likewise.
+    """
+    encoded = json.dumps(raise_on_all(lambda: fact() if is_primary() else None)).encode()
+    size = int(broadcast(np.int32(len(encoded))))
+    padded_size = 1 << size.bit_length()  # few sizes: each is compiled once
+    padded = np.frombuffer(
+        encoded[:padded_size].ljust(padded_size), np.uint8
+    )  # of the others, what they have is dropped
+    return json.loads(bytes(broadcast(padded)))
+
+
+def broadcast(tree: Any) -> Any:
+    """Returns the pytree of arrays of process 0 on every process; the others give one of the same shapes."""
     return tree if jax.process_count() == 1 else multihost_utils.broadcast_one_to_all(tree)
+
+
+def read_on_primary(read: Callable[[], dict]) -> dict:
+    """Calls `read() -> nested dict of arrays` on process 0 and returns the arrays on every process.
+
+    Raises:
+        ValueError, OSError: as `read()` does; on the other processes ProcessError, as in `raise_on_all`.
+    """
+    if jax.process_count() == 1:
+        return read()
+    arrays = raise_on_all(lambda: flax.traverse_util.flatten_dict(read(), sep="/") if is_primary() else {})
+    shapes = agree(lambda: {name: [array.shape, array.dtype.name] for name, array in arrays.items()})
+    same_shapes = {name: arrays.get(name, np.zeros(shape, dtype)) for name, (shape, dtype) in shapes.items()}
+    return flax.traverse_util.unflatten_dict(broadcast(same_shapes), sep="/")

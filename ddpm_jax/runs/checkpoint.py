@@ -66,7 +66,7 @@ class Checkpoints:
         self._report_unraisable, sys.unraisablehook = sys.unraisablehook, self._on_unraisable
 
     def steps(self) -> list[int]:
-        """The steps of all whole checkpoints, ascending."""
+        """Lists the steps of all whole checkpoints, ascending."""
         return sorted(self._manager.all_steps())
 
     def save(self, state: TrainState) -> None:
@@ -90,7 +90,7 @@ class Checkpoints:
             raise failed
 
     def check(self) -> None:
-        """As `wait`, but does not wait: a save still under way is not looked at."""
+        """Raises as `wait` does if a save has ended, without waiting for one still under way."""
         if self._saving is not None and not self._manager.is_saving_in_progress():
             self.wait()
 
@@ -105,7 +105,7 @@ class Checkpoints:
         self._saving = None
 
     def restore(self, like: TrainState) -> TrainState | None:
-        """The newest state that can be read; None where there is no checkpoint at all.
+        """Restores the newest state that can be read; None where there is no checkpoint at all.
 
         A checkpoint that cannot be read is named in a warning, set aside as `unreadable-<step>` beside the others,
         and the one before it is used.
@@ -135,7 +135,7 @@ class Checkpoints:
         return None
 
     def close(self) -> None:
-        """As `wait`, and stops Orbax's threads."""
+        """Waits as `wait` does, and stops Orbax's threads."""
         try:
             self.wait()
             self._manager.close()
@@ -178,7 +178,7 @@ class UnreadableError(ValueError):
 
 
 def abstract(tree: Any, sharding: jax.sharding.Sharding) -> Any:
-    """The shapes and dtypes of a pytree, to be restored with that sharding."""
+    """Returns the shapes and dtypes of a pytree, to be restored with that sharding."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
 
@@ -213,7 +213,7 @@ def restore_weights(directory: Path, name: str, like: Any, *, step: int | None =
 
 
 def _this_process_alone() -> ocp.options.MultiprocessingOptions:
-    """Orbax waits for no other process: the state lies whole on each."""
+    """Keeps Orbax from waiting for other processes: the state lies whole on each."""
     process = ocp.multihost.process_index()
     return ocp.options.MultiprocessingOptions(primary_host=process, active_processes={process})
 
@@ -232,7 +232,7 @@ def _check_room(directory: Path, state: TrainState) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """In the words of the operating system, if it was its fault."""
+    """Says why, in the words of the operating system if it was the cause."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if code := re.search(r"os_error_code='(\d+)'", str(error)):
@@ -246,7 +246,7 @@ def _items(state: TrainState) -> dict[str, Any]:
 
 
 def _read(folder: Path, like: dict[str, Any]) -> dict[str, Any]:
-    """The named items of a checkpoint; raises UnreadableError."""
+    """Reads the named items of a checkpoint; raises UnreadableError."""
     try:
         _verify(folder, json.loads((folder / _CHECKSUMS).read_text()), items=like)
         with ocp.StandardCheckpointer(multiprocessing_options=_this_process_alone()) as checkpointer:

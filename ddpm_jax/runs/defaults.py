@@ -8,7 +8,7 @@ import ml_collections
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The settings, locked: no other can be added."""
+    """Returns the settings, locked: no other can be added."""
     config = ml_collections.ConfigDict()
 
     config.data = ml_collections.ConfigDict()
@@ -25,7 +25,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.diffusion.num_timesteps = 1000
     config.diffusion.beta_start = 1e-4
     config.diffusion.beta_end = 0.02
-    config.diffusion.mean_type = "eps"  # these three: see ddpm_jax/diffusion.py
+    config.diffusion.mean_type = "eps"  # these three: see ddpm_jax/diffusion/
     config.diffusion.var_type = "fixedlarge"
     config.diffusion.loss_type = "mse"
 
@@ -50,7 +50,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.batch_size = 128  # global: shared by all devices
     config.train.microbatches = 1  # parts that a device computes its images in, one after another, to save memory
     config.train.seed = 0
-    config.train.steps_per_dispatch = 1  # more is faster for models so small that the dispatch takes longer than a step
+    config.train.steps_per_dispatch = 1  # at most; more is faster for small models
     config.train.log_every = 100  # these six in steps
     config.train.checkpoint_every = 5000
     config.train.sample_every = 10_000  # 0: never
@@ -67,6 +67,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.sample.batch_size = 64
     config.sample.seed = 0
     config.sample.clip = True  # the predicted x_0, at every step
-    config.sample.ema = True  # draw with the averaged weights
+    config.sample.weights = "ema"  # of which to draw: 'raw', or 'ema', their average with the decay optim.ema_decay
 
     return config.lock()

@@ -1,4 +1,4 @@
-"""What a training run would be and need, found without running or writing anything."""
+"""Says what a training run would be and need, without running or writing anything."""
 
 import time
 from typing import NamedTuple
@@ -6,11 +6,12 @@ from typing import NamedTuple
 import jax
 
 from ddpm_jax import parallel
-from ddpm_jax.runs import experiment
+from ddpm_jax.runs import config
+from ddpm_jax.runs.experiment import Experiment
 
 
 class Cost(NamedTuple):
-    """What the compiled train step needs: sizes in bytes, on each device."""
+    """The needs of the compiled train step: sizes in bytes, on each device."""
 
     arguments: int  # the state, and the pixels of a dispatch
     outputs: int  # the next state, and the metrics
@@ -21,7 +22,7 @@ class Cost(NamedTuple):
 
     @property
     def memory(self) -> int:
-        """All of it at once."""
+        """Returns the sum of all that is needed at once."""
         return self.arguments + self.outputs - self.aliased + self.temporaries + self.program
 
 
@@ -44,20 +45,20 @@ def cost(lowered: jax.stages.Lowered) -> Cost:
     )
 
 
-def report(made: experiment.Experiment, lowered: jax.stages.Lowered) -> None:
-    """Prints what there is to know, also where the data set cannot be opened.
+def report(experiment: Experiment, lowered: jax.stages.Lowered) -> None:
+    """Prints the settings, devices, data and cost of a run, also where the data set cannot be opened.
 
     Raises:
         ValueError: at the end, of the data set: see `Experiment.load_data`.
         OSError: likewise.
     """
-    settings = made.config.train
-    print(f"Config: {experiment.to_json(made.config)}", end="")
+    settings = experiment.config.train
+    print(f"Config: {config.to_json(experiment.config)}", end="")
     print(f"Devices: {parallel.describe()}.")
-    count = sum(leaf.size for leaf in jax.tree.leaves(made.abstract_params()))
+    count = sum(leaf.size for leaf in jax.tree.leaves(experiment.abstract_params()))
     print(f"Network: {count:,} parameters.")
     print(f"Batch: {settings.batch_size} images, {settings.batch_size // jax.device_count()} on each device.")
-    problem = _report_data(made)
+    problem = _report_data(experiment)
     begin = time.perf_counter()
     needed = cost(lowered)
     print(_describe(needed, num_devices=jax.device_count(), batch_size=settings.batch_size))
@@ -66,9 +67,9 @@ def report(made: experiment.Experiment, lowered: jax.stages.Lowered) -> None:
         raise problem
 
 
-def _report_data(made: experiment.Experiment) -> Exception | None:
+def _report_data(experiment: Experiment) -> Exception | None:
     try:
-        source = made.load_data()
+        source = experiment.load_data()
     except (ValueError, OSError) as error:
         print("Data: cannot be opened; why is said at the end.")
         return error
@@ -93,5 +94,5 @@ def _describe(needed: Cost, *, num_devices: int, batch_size: int) -> str:
 
 
 def _size(count: int) -> str:
-    """Bytes, for people."""
+    """Formats a number of bytes."""
     return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

@@ -1,4 +1,4 @@
-"""What a training run says: lines on the terminal, metrics.jsonl, and TensorBoard events."""
+"""The log of a training run: lines on the terminal, metrics.jsonl, and TensorBoard events."""
 
 import contextlib
 import datetime
@@ -16,21 +16,21 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
-from ddpm_jax.runtime import files
 from ddpm_jax.runs import workdir
+from ddpm_jax.runtime import files
 from ddpm_jax.training import Metrics, NonFiniteError
 
 
-class Progress:
+class MetricLog:
     """Collects the metrics of every step and reports their mean every `log_every` steps.
 
-    Metrics are looked at one dispatch late, so that the devices have work while the host waits. The rate is measured
-    between such looks alone: when metrics are looked at at once, the devices may have finished them long before (on
-    the CPU, where a dispatch can return when all is done) or just now, and the time since the look before means little.
+    Metrics are fetched one dispatch late, so that the devices have work while the host waits. The rate is measured
+    between such fetches alone: metrics that are fetched without delay (`flush`) may have been ready for long, or have
+    just been waited for, so the time between tells little about the devices.
 
     Args:
         directory: the work folder. What metrics.jsonl says of steps after `start_step` is removed: they are redone.
-            None: only look for losses that are not finite, as the processes do that write nothing.
+            None: nothing is written, and losses that are not finite are refused all the same.
         start_step: steps made before.
         num_steps: steps when the run is finished.
         batch_size: images a step.
@@ -53,24 +53,24 @@ class Progress:
             self._events = _open_events(directory / workdir.TENSORBOARD, purge_step=start_step + 1)
         self._waiting: tuple[int, Metrics] | None = None
         self._rows: list[Metrics] = []
-        self._late_look: float | None = None  # the time of the last; the first has the compilation behind it
+        self._late_fetch: float | None = None  # the time of the last; the first has the compilation behind it
         self._steps_since = 0
         self._timed_steps, self._timed_seconds = 0, 0.0  # since the last report
 
     def add(self, step: int, metrics: Metrics) -> None:
-        """Takes the metrics [K] of the dispatch that ended with `step`, and looks at those of the one before.
+        """Takes the metrics [K] of the dispatch that ended with `step`, and fetches those of the one before.
 
         Raises:
             NonFiniteError: if the loss or the gradient norm of a step is not finite.
         """
-        self._look(late=True)
+        self._fetch(late=True)
         self._waiting = (step, metrics)
 
     def flush(self) -> None:
-        """Looks at what `add` took last. After it, no step so far was other than finite."""
-        self._look(late=False)
+        """Fetches the metrics that `add` took last: every step so far was finite."""
+        self._fetch(late=False)
 
-    def _look(self, *, late: bool) -> None:
+    def _fetch(self, *, late: bool) -> None:
         if self._waiting is None:
             return
         (last, stacked), self._waiting = self._waiting, None
@@ -92,13 +92,13 @@ class Progress:
 
     def _time(self) -> None:
         now = time.perf_counter()
-        if self._late_look is not None:
+        if self._late_fetch is not None:
             self._timed_steps += self._steps_since
-            self._timed_seconds += now - self._late_look
-        self._late_look, self._steps_since = now, 0
+            self._timed_seconds += now - self._late_fetch
+        self._late_fetch, self._steps_since = now, 0
 
-    def note(self, step: int, values: dict[str, float]) -> None:
-        """Writes down what was measured of the model after a step."""
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Logs scores of the model after a step."""
         if self._file:
             self._unwritten += f"{json.dumps({'step': step, **values})}\n".encode()
             self._write_out(values, step=step)
@@ -108,11 +108,11 @@ class Progress:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Time spent inside does not count as training."""
+        """Leaves the time spent inside out of the training rate."""
         begin = time.perf_counter()
         yield
-        if self._late_look is not None:
-            self._late_look += time.perf_counter() - begin
+        if self._late_fetch is not None:
+            self._late_fetch += time.perf_counter() - begin
 
     def close(self) -> None:
         """Writes out what is buffered."""
@@ -147,7 +147,7 @@ class Progress:
         )
 
     def _write_out(self, values: dict[str, float | None], *, step: int) -> None:
-        """Into the files. What a full disk does not take of metrics.jsonl is kept for the next time."""
+        """Writes into the files. What a full disk does not take of metrics.jsonl is kept for the next time."""
         try:
             self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
             for name, value in values.items():
@@ -159,9 +159,9 @@ class Progress:
 
 
 def _open_events(folder: Path, *, purge_step: int) -> EventsWriter:
-    """Of TensorBoard, which then forgets the steps from `purge_step` on.
+    """Opens the events of TensorBoard, which then forgets the steps from `purge_step` on.
 
-    Not through `SummaryWriter`: its thread dies of a full disk, and whoever hands it the next event waits for ever.
+    `SummaryWriter` is not used: its thread dies of a full disk, and the next call to it waits for ever.
     """
     folder.mkdir(exist_ok=True)
     events = EventsWriter(str(folder / "events"))
@@ -171,7 +171,7 @@ def _open_events(folder: Path, *, purge_step: int) -> EventsWriter:
 
 
 def _whole_lines(path: Path) -> list[str]:
-    """The lines of a JSON-lines file, without a last one that a kill cut short."""
+    """Reads the lines of a JSON-lines file, without a last one that a kill cut short."""
     if not path.is_file():
         return []
     *lines, _torn = path.read_text().split("\n")

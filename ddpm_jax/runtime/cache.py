@@ -1,11 +1,11 @@
-"""Where what can be made or fetched again is kept between runs."""
+"""The folder for files that can be computed or downloaded again."""
 
 import os
 from pathlib import Path
 
 
 def folder() -> Path:
-    """$DDPM_JAX_CACHE, else ddpm_jax in $XDG_CACHE_HOME, else in ~/.cache."""
+    """Returns $DDPM_JAX_CACHE, else ddpm_jax in $XDG_CACHE_HOME, else in ~/.cache."""
     if own := os.environ.get("DDPM_JAX_CACHE"):
         return Path(own).expanduser()
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))

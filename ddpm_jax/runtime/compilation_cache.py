@@ -1,8 +1,8 @@
 """Compiled programs kept on disk, so that the next start of the same command does not compile again.
 
-JAX does the keeping. Here it is told where, and what has not been used for longest is deleted when the folder grows
-too large. JAX has a limit of its own, which takes one more package and holds a file lock while it reads, on the home
-folders that the hosts of a cluster share.
+JAX writes and reads them. This module tells it where, and deletes the least recently used ones when the folder grows
+too large. JAX's own limit needs one more package and holds a file lock while it reads, in home folders that the hosts
+of a cluster share.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ def enable() -> None:
     """Turns the cache on, as `xla` in `cache.folder()`; to be called before the first compilation.
 
     $JAX_COMPILATION_CACHE_DIR, where set, is left to JAX, empty or not. An empty $DDPM_JAX_CACHE turns the cache
-    off, and so does a folder that cannot be made or written: it saves time and no more.
+    off, and so does a folder that cannot be created or written: the cache saves time and no more.
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ or os.environ.get("DDPM_JAX_CACHE") == "":
         return
@@ -38,14 +38,14 @@ def enable() -> None:
 
 
 def _delete_oldest(path: Path, *, max_bytes: int) -> None:
-    """Deletes what was read or written longest ago, until the rest takes at most `max_bytes`."""
-    found = []
+    """Deletes the files read or written longest ago, until the rest take at most `max_bytes`."""
+    entries = []
     for file in path.iterdir():
         with contextlib.suppress(FileNotFoundError):  # another process deletes too
-            found.append((file.stat(), file))
-    found.sort(key=lambda entry: max(entry[0].st_atime, entry[0].st_mtime), reverse=True)
+            entries.append((file.stat(), file))
+    entries.sort(key=lambda entry: max(entry[0].st_atime, entry[0].st_mtime), reverse=True)
     total = 0
-    for status, file in found:
+    for status, file in entries:
         total += status.st_size
         if total > max_bytes:
             file.unlink(missing_ok=True)

@@ -1,38 +1,30 @@
-"""Files that others publish, fetched once and known by their checksum."""
+"""Published files, downloaded once and verified by their checksum."""
 
 import hashlib
 import http.client
 import os
+import shutil
 import tempfile
 import urllib.request
 from pathlib import Path
 
+from tqdm import tqdm
+
 from ddpm_jax.runtime import cache
 
 _TIMEOUT_SECONDS = 30
-_CHUNK_BYTES = 1 << 20
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hex digits."""
+    """Computes the SHA-256 of a file, in hex digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _download(url: str, target: Path) -> None:
-    """Writes what `url` holds to `target`; OSError or HTTPException if that fails, or fewer bytes come than said."""
-    with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response, open(target, "wb") as file:
-        announced = response.headers.get("Content-Length")
-        while chunk := response.read(_CHUNK_BYTES):
-            file.write(chunk)
-        if announced is not None and file.tell() != int(announced):
-            raise OSError(f"{file.tell()} of {announced} bytes came")
-
-
 def fetch(name: str, *, url: str, checksum: str) -> Path:
-    """The path of a published file, downloaded into `cache.folder()` unless it lies there.
+    """Returns the path of a published file, downloaded into `cache.folder()` unless it lies there.
 
-    Whole or not at all: processes may fetch the same file at the same time, and be killed at it.
+    Whole or not at all: processes may fetch the same file at the same time, and be killed while they do.
 
     Args:
         name: of the file in the cache folder.
@@ -41,26 +33,37 @@ def fetch(name: str, *, url: str, checksum: str) -> Path:
 
     Raises:
         FileNotFoundError: if it is not there and cannot be downloaded; the message says how to bring it by hand.
-        ValueError: if the file there, or what was downloaded, has another checksum.
+        ValueError: if the file there, or the one downloaded, has another checksum.
     """
     path = cache.folder() / name
     if not path.exists():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{name}.") as folder:
-                _download(url, Path(folder) / name)
-                if (found := sha256(Path(folder) / name)) != checksum:
-                    raise ValueError(f"{url} holds a file of SHA-256 {found}, not {checksum}; it was not kept.")
-                os.replace(Path(folder) / name, path)
+                unfinished = Path(folder) / name
+                _download(url, unfinished)
+                if (digest := sha256(unfinished)) != checksum:
+                    raise ValueError(f"{url} holds a file of SHA-256 {digest}, not {checksum}; it was not kept.")
+                os.replace(unfinished, path)
         except (OSError, http.client.HTTPException) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise FileNotFoundError(
                 f"{str(path)!r} is not there, and could not be downloaded ({reason}): get {url} on a machine with a "
                 f"network, check that its SHA-256 is {checksum}, and put it there under that name."
             ) from error
-    elif (found := sha256(path)) != checksum:
+    elif (digest := sha256(path)) != checksum:
         raise ValueError(
-            f"{str(path)!r} has SHA-256 {found}, not {checksum}: it is damaged, or another file. Delete it, and it is "
+            f"{str(path)!r} has SHA-256 {digest}, not {checksum}: it is damaged, or another file. Delete it, and it is "
             f"downloaded again."
         )
     return path
+
+
+def _download(url: str, target: Path) -> None:
+    """Downloads `url` to `target`; OSError or HTTPException if that fails, or fewer bytes come than announced."""
+    with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response, open(target, "wb") as file:
+        size = int(response.headers.get("Content-Length") or 0)
+        with tqdm.wrapattr(response, "read", total=size or None, desc=target.name) as stream:
+            shutil.copyfileobj(stream, file)
+        if size and file.tell() != size:
+            raise OSError(f"{file.tell()} of {size} bytes came")

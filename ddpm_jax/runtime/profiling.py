@@ -1,4 +1,4 @@
-"""A trace of some training steps, for TensorBoard's or Perfetto's timelines: what the devices and the host did when."""
+"""A trace of some training steps on the devices and the host, for the timelines of TensorBoard or Perfetto."""
 
 import re
 from collections.abc import Callable
@@ -10,10 +10,10 @@ import jax
 
 
 def parse(text: str) -> range:
-    """The steps that 'N:M' means, N to M inclusive, counted from 1; '' means none.
+    """Parses 'N:M', the steps N to M inclusive, counted from 1; '' means none.
 
     Raises:
-        ValueError: if it is neither.
+        ValueError: if the text is neither.
     """
     if not text:
         return range(0)
@@ -24,16 +24,16 @@ def parse(text: str) -> range:
 
 
 class Traced:
-    """The function that makes several training steps, with a trace of some of them.
+    """Wraps a function that runs several training steps, and traces some of them.
 
-    To be entered as a context: a trace that is not complete when it is left is written as far as it got.
+    To be entered as a context: a trace that is incomplete on leaving is written as far as it got.
 
     Args:
         train_steps: `(state, pixels [K, ...], ...) -> pytree of arrays`, K steps a call.
         steps: to be traced, and with them the whole calls that they lie in. Those of a run's first call show little
             but the compilation.
-        start_step: steps made before the first call.
-        directory: for the trace; made when there is one.
+        start_step: steps done before the first call.
+        directory: for the trace; created when there is one.
     """
 
     def __init__(self, train_steps: Callable, *, steps: range, start_step: int, directory: Path):
@@ -50,7 +50,7 @@ class Traced:
         self._stop()
 
     def __call__(self, state: Any, pixels: Any, *rest: Any) -> Any:
-        """Calls `train_steps`."""
+        """Calls `train_steps`, traced if this call contains any of the steps."""
         before, self._step = self._step, self._step + len(pixels)
         if self._steps and before < self._steps[-1] and self._step >= self._steps[0] and not self._tracing:
             jax.profiler.start_trace(self._directory)

@@ -80,15 +80,19 @@ def run(start):
 
 @pytest.fixture(scope="session")
 def start_processes(start):
-    """`start_processes("train.py", *arguments, processes=2, devices=2)` -> processes of one run, each with devices."""
+    """`start_processes("train.py", *arguments, processes=2, devices=2)` -> processes of one run, each with devices.
 
-    def start_processes(script, *arguments, processes=2, devices=2):
+    `each` holds further arguments of each process.
+    """
+
+    def start_processes(script, *arguments, processes=2, devices=2, each=((), ())):
         with socket.socket() as free:
             free.bind(("localhost", 0))
             address = f"--coordinator_address=localhost:{free.getsockname()[1]}"
         count = f"--num_processes={processes}"
         return [
-            start(script, *arguments, address, count, f"--process_id={i}", devices=devices) for i in range(processes)
+            start(script, *arguments, *each[i], address, count, f"--process_id={i}", devices=devices)
+            for i in range(processes)
         ]
 
     return start_processes
@@ -98,8 +102,8 @@ def start_processes(start):
 def run_processes(start_processes):
     """`run_processes("train.py", *arguments, code=0, processes=2, devices=2)` -> what each of them printed."""
 
-    def run_processes(script, *arguments, code=0, processes=2, devices=2):
-        started = start_processes(script, *arguments, processes=processes, devices=devices)
+    def run_processes(script, *arguments, code=0, processes=2, devices=2, each=((), ())):
+        started = start_processes(script, *arguments, processes=processes, devices=devices, each=each)
         return [finished(process, code) for process in started]
 
     return run_processes

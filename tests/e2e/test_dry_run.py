@@ -3,7 +3,7 @@ import re
 import jax
 import pytest
 
-from ddpm_jax.runs import workdir
+from ddpm_jax import load
 from e2e.conftest import TINY
 
 pytestmark = pytest.mark.slow
@@ -16,7 +16,7 @@ def test_a_dry_run_says_all_and_writes_nothing(run, trained, tmp_path):
     assert "Devices: 2 cpu in 1 process." in output
     assert "Batch: 8 images, 4 on each device." in output
     assert "Data: 1,442 images of (8, 8, 1), in memory" in output
-    count = sum(leaf.size for leaf in jax.tree.leaves(workdir.load(trained).params))
+    count = sum(leaf.size for leaf in jax.tree.leaves(load(trained).params))
     assert f"Network: {count:,} parameters." in output
     (arguments,) = re.findall(r"([\d.]+) MiB of arguments", output)
     # Parameters, their average and Adam's two moments; a few counters and 4 images of 64 bytes besides.

@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 from scipy.spatial.distance import cdist
 
-from ddpm_jax import data, images, sampling
-from ddpm_jax.runs import workdir
+from ddpm_jax import data, images, load, sampling
 
 SIDE = 8  # of a digit
 
@@ -43,8 +42,8 @@ def figure(run, trained, tmp_path_factory):
 @pytest.fixture(scope="module")
 def own(trained):
     """The first three images of seed 0, drawn by the library."""
-    loaded = workdir.load(trained)
-    drawn = loaded.experiment.sample(loaded.params, sampling.image_keys(0, np.arange(3)))
+    model = load(trained)
+    drawn = model.experiment.sample(model.params, sampling.image_keys(0, np.arange(3)))
     return np.asarray(images.to_uint8(drawn))[..., 0]
 
 

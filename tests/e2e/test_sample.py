@@ -1,10 +1,13 @@
 import json
+import shutil
 import signal
 import time
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from e2e.conftest import TINY
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +59,26 @@ def test_seed_weights_and_step_make_other_images(run, trained, drawn, tmp_path):
         path = tmp_path / f"{i}.npz"
         run("sample.py", f"--workdir={trained}", "--num_samples=7", "--batch_size=4", choice, f"--out={path}")
         assert not np.array_equal(load(path), load(drawn))
+
+
+def test_samples_of_another_clip_are_other_samples(run, trained, tmp_path):
+    """The file's name, what may be continued and what scores remember depend on it."""
+    folder = shutil.copytree(trained, tmp_path / "run")
+    run("sample.py", f"--workdir={folder}", "--num_samples=7")
+    config = json.loads((folder / "config.json").read_text())
+    assert "Finished" in run("train.py", *TINY, f"--workdir={folder}", "--config.sample.clip=False")
+    config["sample"]["clip"] = False
+    assert json.loads((folder / "config.json").read_text()) == config
+    output = run("sample.py", f"--workdir={folder}", "--num_samples=7")
+    assert "there already" not in output
+    clipped, unclipped = (
+        load(folder / "samples" / f"step12_ema_seed0{clip}_7.npz") for clip in ("", "_noclip")
+    )  # fmt: skip
+    assert not np.array_equal(clipped, unclipped)
+    run("evaluate.py", f"--workdir={folder}", "--metrics=fd_classifier", "--num_samples=7")
+    (entry,) = json.loads((folder / "tables" / "metrics.json").read_text())
+    assert entry["settings"]["samples"]["clip"] is False
+    assert "there already" in run("sample.py", f"--workdir={folder}", "--num_samples=7")
 
 
 @pytest.mark.slow

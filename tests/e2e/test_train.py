@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm_jax.runs import workdir
+from ddpm_jax import load
 from e2e.conftest import ROOT, TINY
 
 
 def assert_same_model(folder, other, compare=np.testing.assert_array_equal):
-    for ema in (False, True):
-        ours, theirs = (workdir.load(path, ema=ema) for path in (folder, other))
+    for weights in ("raw", "ema"):
+        ours, theirs = (load(path, weights=weights) for path in (folder, other))
         assert ours.step == theirs.step
         jax.tree.map(compare, ours.params, theirs.params)
 

@@ -18,31 +18,31 @@ def test_an_npz_a_folder_and_a_data_set_are_images_alike(tmp_path):
         Image.fromarray(image).save(tmp_path / "folder" / f"{i}.png")
     for name in ("some.npz", "folder"):
         found = image_sets.open_set(str(tmp_path / name), image_shape=None)
-        assert (len(found), found.shape, found.about["images"]) == (5, (5, 8, 6, 3), name)
+        assert (len(found), found.shape, found.metadata["images"]) == (5, (5, 8, 6, 3), name)
         np.testing.assert_array_equal(found.read(np.array([4, 0])), images[[4, 0]])
     digits = image_sets.open_set("digits:test", image_shape=None)
     source = data.load("digits", split="test", image_size=(8, 8), channels=1, memory_limit_gib=1.0)
     np.testing.assert_array_equal(digits.read(np.arange(len(source))), source.images)
-    assert digits.about["images"] == "digits:test"
-    assert image_sets.open_set("digits", image_shape=None).about["images"] == "digits:train"
+    assert digits.metadata["images"] == "digits:test"
+    assert image_sets.open_set("digits", image_shape=None).metadata["images"] == "digits:train"
     assert image_sets.open_set("digits", image_shape=(4, 4, 3)).shape[1:] == (4, 4, 3)
 
 
 def test_other_images_are_another_set(tmp_path):
-    one = image_sets.of_array(pixels(), {"images": "a"}).about
+    one = image_sets.from_array(pixels(), {"images": "a"}).metadata
     changed = pixels()
     changed[3, 2, 1, 0] ^= 1
     others = [changed, pixels()[:4], pixels()[::-1], pixels().reshape(5, 6, 8, 3)]
-    assert all(image_sets.of_array(other, {"images": "a"}).about["sha256"] != one["sha256"] for other in others)
-    assert image_sets.of_array(pixels().copy(), {"images": "a"}).about == one
+    assert all(image_sets.from_array(other, {"images": "a"}).metadata["sha256"] != one["sha256"] for other in others)
+    assert image_sets.from_array(pixels().copy(), {"images": "a"}).metadata == one
 
 
 def test_labels_tell_sets_apart_where_they_matter():
     source = data.load("digits", image_size=(8, 8), channels=1, memory_limit_gib=1.0)
     other = data.Source(source.image_shape, source.class_names, source.broken, source.images, source.labels[::-1])
-    with_labels = [image_sets.of_source(each, "d", labels=True).about for each in (source, other)]
+    with_labels = [image_sets.from_source(each, "d", labels=True).metadata for each in (source, other)]
     assert with_labels[0] != with_labels[1]
-    assert image_sets.of_source(source, "d").about == image_sets.of_source(other, "d").about
+    assert image_sets.from_source(source, "d").metadata == image_sets.from_source(other, "d").metadata
 
 
 @pytest.mark.parametrize(

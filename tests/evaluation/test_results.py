@@ -1,18 +1,18 @@
-from ddpm_jax.evaluation import record
-from ddpm_jax.evaluation.record import Score
+from ddpm_jax.evaluation import results
+from ddpm_jax.evaluation.results import Score
 
 
 def test_a_score_measured_again_replaces_the_one_before(tmp_path):
     file, mine, other = tmp_path / "tables" / "metrics.json", {"step": 1}, {"step": 2}
-    assert record.read(file) == []
-    record.write(file, [Score("fid", "FID@10", 3.0), Score("is", "IS@10", 9.0, 0.1, "deviation")], settings=mine)
-    record.write(file, [Score("fid", "FID@10", 2.0)], settings=other)
-    record.write(file, [Score("fid", "FID@10", 4.0)], settings=mine)
-    assert sorted(score.value for score in record.find(file, settings=mine)) == [4.0, 9.0]
-    assert record.find(file, settings=other) == [Score("fid", "FID@10", 2.0)]
-    assert record.find(file, settings={"step": 3}) == []
-    assert len(record.read(file)) == 3
-    assert all({"at", "device", "versions"} <= entry["made"].keys() for entry in record.read(file))
+    assert results.read(file) == []
+    results.write(file, [Score("fid", "FID@10", 3.0), Score("is", "IS@10", 9.0, 0.1, "deviation")], settings=mine)
+    results.write(file, [Score("fid", "FID@10", 2.0)], settings=other)
+    results.write(file, [Score("fid", "FID@10", 4.0)], settings=mine)
+    assert sorted(score.value for score in results.find(file, settings=mine)) == [4.0, 9.0]
+    assert results.find(file, settings=other) == [Score("fid", "FID@10", 2.0)]
+    assert results.find(file, settings={"step": 3}) == []
+    assert len(results.read(file)) == 3
+    assert all({"at", "device", "versions"} <= entry["made"].keys() for entry in results.read(file))
 
 
 def test_scores_are_shown_with_their_uncertainty():

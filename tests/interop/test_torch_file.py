@@ -15,7 +15,7 @@ LAYOUTS = [DATA / "torch_legacy.pth", DATA / "torch_zip.pth"]  # both saved by t
 
 
 def tensor(size=6, offset=0, shape=(2, 3), strides=(3, 1), kind="storage", dtype="FloatStorage") -> bytes:
-    """A pickle of {'w': a tensor}, opcode by opcode as torch 1 wrote them."""
+    """Writes a pickle of {'w': a tensor}, opcode by opcode as torch 1 did."""
     shape, strides = (b"(" + b"".join(b"I%d\n" % n for n in numbers) + b"t" for numbers in (shape, strides))
     storage = b"(S'%s'\nctorch\n%s\nS'0'\nS'cpu'\nI%d\ntQ" % (kind.encode(), dtype.encode(), size)
     return b"(dS'w'\nctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"I%d\n" % offset + shape + strides + b"tRs."

@@ -1,4 +1,4 @@
-"""Weights for Inception that need no network to fetch, and the implementations in PyTorch to compare with."""
+"""Random weights for Inception, which need no download, and the implementations in PyTorch to compare with."""
 
 import importlib.util
 import sys
@@ -18,7 +18,7 @@ def _random(rng: np.random.Generator, low: float, high: float, *shape: int) -> n
 
 @pytest.fixture(scope="session")
 def random_weights() -> dict[str, np.ndarray]:
-    """In the published layout, such that activations keep their size through all layers."""
+    """Draws weights in the published layout, such that activations keep their size through all layers."""
     image = jax.ShapeDtypeStruct((1, 299, 299, 3), jnp.float32)
     params = jax.eval_shape(Inception().init, jax.random.key(0), image)["params"]
     rng = np.random.default_rng(20151205)
@@ -36,7 +36,7 @@ def random_weights() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="session")
 def random_images():
-    """`random_images(batch, height, width)` -> uint8 [B, H, W, 3]: coarse and fine noise, of different contrast."""
+    """Returns `random_images(batch, height, width)` -> uint8 [B, H, W, 3]: coarse and fine noise, contrasts vary."""
 
     def draw(batch: int, height: int, width: int) -> np.ndarray:
         rng = np.random.default_rng([batch, height, width])
@@ -50,7 +50,7 @@ def random_images():
 
 @pytest.fixture(scope="session")
 def torches():
-    """PyTorch, and the Inception modules of torch-fidelity and pytorch-fid; skips without them."""
+    """Imports PyTorch and the Inception modules of torch-fidelity and pytorch-fid; skips without them."""
     for name in ("torch", "torchvision", "torch_fidelity", "pytorch_fid"):
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"{name} is not installed; make test-slow installs requirements-parity.txt")

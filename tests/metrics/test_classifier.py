@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,7 +17,7 @@ DIGITS = dict(image_size=(8, 8), channels=1, memory_limit_gib=1.0)
 
 @pytest.fixture(scope="module")
 def trained():
-    """With the default settings: some seconds."""
+    """Trains with the default settings, in some seconds."""
     return classifier.train(data.load("digits", **DIGITS), name="digits")
 
 
@@ -26,11 +27,11 @@ def held_out():
 
 
 def test_it_knows_digits_that_it_has_not_seen(trained, held_out):
-    found = jax.jit(trained.apply)(trained.params, held_out.images)
+    features = jax.jit(trained.apply)(trained.params, held_out.images)
     assert trained.name == "classifier-digits"
-    assert (found.pool.shape, found.logits.shape) == ((355, 64), (355, 10))
-    assert found.pool.dtype == found.logits.dtype == np.float32
-    assert np.mean(np.argmax(found.logits, axis=1) == held_out.labels) > 0.97
+    assert (features.pool.shape, features.logits.shape) == ((355, 64), (355, 10))
+    assert features.pool.dtype == features.logits.dtype == np.float32
+    assert np.mean(np.argmax(features.logits, axis=1) == held_out.labels) > 0.97
 
 
 def test_its_frechet_distance_rises_with_damage(trained, held_out):
@@ -43,7 +44,7 @@ def test_its_frechet_distance_rises_with_damage(trained, held_out):
 
     def statistics(pixels):
         pool = apply(trained.params, np.round(pixels).astype(np.uint8)).pool
-        return moments.of(np.asarray(pool)).statistics()
+        return moments.from_features(np.asarray(pool)).statistics()
 
     real = statistics(data.load("digits", **DIGITS).images)
     shown = [
@@ -61,6 +62,8 @@ def test_it_comes_back_from_a_file(trained, held_out, tmp_path):
     again = classifier.load(tmp_path / "classifier.npz")
     assert (again.name, again.fingerprint) == (trained.name, trained.fingerprint)
     jax.tree.map(np.testing.assert_array_equal, again.params, trained.params)
+    name, params = classifier.read(tmp_path / "classifier.npz")  # as process 0 reads it for the others
+    assert classifier.from_params(name, jax.tree.map(jnp.asarray, params)).fingerprint == trained.fingerprint
     ours, theirs = (one.apply(one.params, held_out.images[:3]) for one in (trained, again))
     np.testing.assert_array_equal(ours.pool, theirs.pool)
     assert [file.name for file in tmp_path.iterdir()] == ["classifier.npz"]
@@ -71,7 +74,7 @@ def test_the_fingerprint_is_of_the_weights(trained):
     int(trained.fingerprint, 16)
     bias = trained.params["Dense_0"]["bias"]
     params = trained.params | {"Dense_0": trained.params["Dense_0"] | {"bias": np.nextafter(bias, np.float32(9))}}
-    assert classifier._make(trained.name, params).fingerprint != trained.fingerprint
+    assert classifier.from_params(trained.name, params).fingerprint != trained.fingerprint
 
 
 def test_other_files_are_refused(tmp_path, trained):
@@ -107,14 +110,14 @@ def test_a_data_set_without_labels_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_it_is_the_same_on_any_number_of_devices():
-    """Bit for bit, in another process, of any image shape; another seed makes another."""
+    """Trains in another process, on images of another shape: bit for bit the same, unless the seed is another."""
     script = """if True:
         import jax
         from ddpm_jax import data
         from ddpm_jax.metrics import classifier
         source = data.load("digits", image_size=(12, 10), channels=3, memory_limit_gib=1.0)
-        made = classifier.train(source, name="digits", seed=1, num_steps=3)
-        print(jax.device_count(), made.fingerprint)
+        trained = classifier.train(source, name="digits", seed=1, num_steps=3)
+        print(jax.device_count(), trained.fingerprint)
     """
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "4"}
     command = [sys.executable, "-c", script]

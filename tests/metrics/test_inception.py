@@ -48,6 +48,8 @@ def test_resize_is_the_formula_of_tensorflow_1(height, width):
 
 def test_an_explicit_file_is_called_custom_and_known_by_its_fingerprint(custom, random_weights, tmp_path):
     assert custom.name == "inception-custom"
+    again = inception.from_params(custom.name, jax.device_put(custom.params))  # as other processes receive them
+    assert (again.name, again.fingerprint) == (custom.name, custom.fingerprint)
     np.savez(tmp_path / "other.npz", **random_weights | {"fc.weight": random_weights["fc.weight"] + 1})
     assert inception.extractor(tmp_path / "other.npz").fingerprint != custom.fingerprint
 

@@ -13,64 +13,68 @@ def test_moments_are_those_of_numpy_whatever_the_split_and_the_order(seed, cuts,
     rng = np.random.default_rng(seed)
     features = rng.standard_normal((41, 5)) @ rng.standard_normal((5, 5)) + offset
     parts = [part for part in np.split(features, sorted(cuts)) if len(part)]
-    found = [moments.of(parts[i]) for i in rng.permutation(len(parts))]
-    while len(found) > 1:  # any two, either way round
-        i, j = rng.choice(len(found), 2, replace=False)
-        merged = moments.merge(found[i], found[j])
-        found = [one for place, one in enumerate(found) if place not in (i, j)] + [merged]
-    assert found[0].count == 41
-    np.testing.assert_allclose(found[0].mean, features.mean(axis=0), rtol=1e-12, atol=1e-12)
+    partial = [moments.from_features(parts[i]) for i in rng.permutation(len(parts))]
+    while len(partial) > 1:  # any two, either way round
+        i, j = rng.choice(len(partial), 2, replace=False)
+        merged = moments.merge(partial[i], partial[j])
+        partial = [each for place, each in enumerate(partial) if place not in (i, j)] + [merged]
+    assert partial[0].count == 41
+    np.testing.assert_allclose(partial[0].mean, features.mean(axis=0), rtol=1e-12, atol=1e-12)
     centred = features - offset  # exact, or nearly, where np.cov of numbers around 1e6 is not
     expected = np.cov(centred, rowvar=False)
-    np.testing.assert_allclose(found[0].covariance(), expected, rtol=0, atol=1e-12 * (1 + offset) * np.trace(expected))
+    np.testing.assert_allclose(
+        partial[0].covariance(), expected, rtol=0, atol=1e-12 * (1 + offset) * np.trace(expected)
+    )
 
 
 def test_a_large_common_mean_costs_no_digits():
-    """Sums of squares, around 1e18, would lose them all."""
+    """Takes features far from 0, where sums of squares, around 1e18, would lose all digits."""
     small = np.random.default_rng(0).integers(-8, 9, (9000, 3))  # more than two blocks
-    found = moments.of(small + 1e9)
-    np.testing.assert_allclose(found.covariance(), np.cov(small, rowvar=False), atol=1e-8)
-    np.testing.assert_allclose(found.mean - 1e9, small.mean(axis=0), atol=3e-7)  # of 1e9, to float64's last digit
+    result = moments.from_features(small + 1e9)
+    np.testing.assert_allclose(result.covariance(), np.cov(small, rowvar=False), atol=1e-8)
+    np.testing.assert_allclose(result.mean - 1e9, small.mean(axis=0), atol=3e-7)  # of 1e9, to float64's last digit
 
 
 def test_float32_from_a_file_is_summed_in_float64(tmp_path):
     features = np.random.default_rng(0).standard_normal((9001, 4), dtype=np.float32) + 100
     np.save(tmp_path / "features.npy", features)
-    found = moments.of(np.load(tmp_path / "features.npy", mmap_mode="r"))
-    np.testing.assert_allclose(found.mean, features.mean(axis=0, dtype=np.float64), rtol=1e-14)
-    np.testing.assert_allclose(found.covariance(), np.cov(features.astype(np.float64), rowvar=False), atol=1e-12)
+    result = moments.from_features(np.load(tmp_path / "features.npy", mmap_mode="r"))
+    np.testing.assert_allclose(result.mean, features.mean(axis=0, dtype=np.float64), rtol=1e-14)
+    np.testing.assert_allclose(result.covariance(), np.cov(features.astype(np.float64), rowvar=False), atol=1e-12)
 
 
 def test_impossible_features_are_refused():
-    one = moments.of(np.ones((1, 3)))
+    one = moments.from_features(np.ones((1, 3)))
     with pytest.raises(ValueError, match="needs 2 features at least; got 1"):
         one.covariance()
     with pytest.raises(ValueError, match="width 3 and 2"):
-        moments.merge(one, moments.of(np.ones((1, 2))))
+        moments.merge(one, moments.from_features(np.ones((1, 2))))
     for shape in ((0, 3), (3,), (3, 0)):
         with pytest.raises(ValueError, match=r"must be \[n, D\]"):
-            moments.of(np.ones(shape))
+            moments.from_features(np.ones(shape))
     for bad in (np.nan, np.inf):
         with pytest.raises(ValueError, match="must be finite"):
-            moments.of(np.array([[1.0, bad]]))
+            moments.from_features(np.array([[1.0, bad]]))
 
 
 def test_a_file_comes_back_and_is_what_pytorch_fid_reads(tmp_path):
-    found = moments.of(np.random.default_rng(0).standard_normal((50, 4))).statistics(split="train", size=[8, 8])
+    features = np.random.default_rng(0).standard_normal((50, 4))
+    statistics = moments.from_features(features).statistics(split="train", size=[8, 8])
     path = tmp_path / "statistics.npz"
-    moments.save(path, found)
+    moments.save(path, statistics)
     again = moments.load(path)
-    np.testing.assert_array_equal(again.mean, found.mean)
-    np.testing.assert_array_equal(again.covariance, found.covariance)
-    assert (again.count, again.about) == (50, {"split": "train", "size": [8, 8]})
+    np.testing.assert_array_equal(again.mean, statistics.mean)
+    np.testing.assert_array_equal(again.covariance, statistics.covariance)
+    assert (again.count, again.metadata) == (50, {"split": "train", "size": [8, 8]})
     with np.load(path) as file:  # as pytorch_fid.fid_score does
-        np.testing.assert_array_equal(file["mu"][:], found.mean)
-        np.testing.assert_array_equal(file["sigma"][:], found.covariance)
+        assert json.loads(str(file["about"])) == {"split": "train", "size": [8, 8]}  # the key of files in old caches
+        np.testing.assert_array_equal(file["mu"][:], statistics.mean)
+        np.testing.assert_array_equal(file["sigma"][:], statistics.covariance)
         assert file["mu"].dtype == file["sigma"].dtype == np.float64
-    np.savez(path, mu=found.mean, sigma=found.covariance)  # as pytorch_fid writes
+    np.savez(path, mu=statistics.mean, sigma=statistics.covariance)  # as pytorch_fid writes
     theirs = moments.load(path)
-    assert (theirs.count, theirs.about) == (None, {})
-    np.testing.assert_array_equal(theirs.covariance, found.covariance)
+    assert (theirs.count, theirs.metadata) == (None, {})
+    np.testing.assert_array_equal(theirs.covariance, statistics.covariance)
     moments.save(path, theirs)
     assert moments.load(path).count is None
     assert [file.name for file in tmp_path.iterdir()] == ["statistics.npz"]

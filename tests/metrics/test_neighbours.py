@@ -13,7 +13,7 @@ def pieces(images, size):
 
 
 def brute_force(queries, references, k):
-    """Integers in int64, and a stable sort: of equals the first."""
+    """Sorts all distances, in int64 and stably: of equals the first."""
     difference = queries[:, None].astype(np.int64) - references[None]
     squared = np.square(difference).sum(axis=(2, 3, 4))
     indices = np.argsort(squared, axis=1, kind="stable")[:, :k]
@@ -26,43 +26,43 @@ def test_neighbours_are_exact_whatever_the_pieces_and_ties_come_in_order(batch_s
     rng = np.random.default_rng(seed)
     queries = rng.integers(0, 2, (7, 2, 3, 1), dtype=np.uint8)  # so few values that most distances are tied
     references = rng.integers(0, 2, (12, 2, 3, 1), dtype=np.uint8)
-    found = neighbours.nearest(queries, pieces(references, piece_size), k=k, batch_size=batch_size)
+    result = neighbours.nearest(queries, pieces(references, piece_size), k=k, batch_size=batch_size)
     distances, indices = brute_force(queries, references, k)
-    np.testing.assert_array_equal(found.indices, indices)
-    np.testing.assert_array_equal(found.distances, distances)
+    np.testing.assert_array_equal(result.indices, indices)
+    np.testing.assert_array_equal(result.distances, distances)
 
 
 def test_neighbours_of_pictures_equal_those_of_scipy():
     rng = np.random.default_rng(0)
     queries, references = (rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8) for n in (9, 50))
-    found = neighbours.nearest(queries, pieces(references, 16), k=50, batch_size=4, spread=parallel.pmap_batches)
+    result = neighbours.nearest(queries, pieces(references, 16), k=50, batch_size=4, map_fn=parallel.map_batches)
     flat = [images.reshape(len(images), -1).astype(np.float64) for images in (queries, references)]
     expected = cdist(*flat)
-    np.testing.assert_allclose(found.distances, np.sort(expected, axis=1), rtol=1e-12)
-    np.testing.assert_array_equal(found.indices, np.argsort(expected, axis=1))
+    np.testing.assert_allclose(result.distances, np.sort(expected, axis=1), rtol=1e-12)
+    np.testing.assert_array_equal(result.indices, np.argsort(expected, axis=1))
 
 
 def test_the_largest_distances_of_the_largest_images_are_exact():
-    """They pass 2^31, and next to them one unit of one pixel still counts."""
+    """Compares squared distances beyond 2^31, beside which one unit of one pixel still counts."""
     side = int(np.sqrt(neighbours._MAX_VALUES / 3))
     white = np.full((1, side, side, 3), 255, np.uint8)
     references = np.zeros((3, side, side, 3), np.uint8)
     references[1, 5, 5, 0] = 1
     references[2] = 254
-    found = neighbours.nearest(white, [references], k=3)
-    np.testing.assert_array_equal(found.indices, [[2, 1, 0]])
+    result = neighbours.nearest(white, [references], k=3)
+    np.testing.assert_array_equal(result.indices, [[2, 1, 0]])
     values = side * side * 3
     squared = [values, 255**2 * values - 509, 255**2 * values]
-    np.testing.assert_array_equal(np.round(found.distances**2), [squared])
+    np.testing.assert_array_equal(np.round(result.distances**2), [squared])
 
 
 def test_a_crop_compares_the_centre_alone():
     references = np.random.default_rng(0).integers(0, 256, (20, 7, 8, 1), dtype=np.uint8)
     queries = 255 - references
     queries[:, 2:5, 2:5] = references[:, 2:5, 2:5]
-    found = neighbours.nearest(queries, [references], k=2, crop=3)
-    np.testing.assert_array_equal(found.indices[:, 0], np.arange(20))
-    assert np.all(found.distances[:, 0] == 0.0)
+    result = neighbours.nearest(queries, [references], k=2, crop=3)
+    np.testing.assert_array_equal(result.indices[:, 0], np.arange(20))
+    assert np.all(result.distances[:, 0] == 0.0)
     assert np.all(neighbours.nearest(queries, [references], k=2).distances[:, 0] > 0.0)
 
 
@@ -73,10 +73,10 @@ def test_planted_copies_are_found_and_nothing_else():
     samples[3] = training[150]
     samples[4] = np.clip(training[151].astype(int) + rng.integers(-3, 4, (8, 8, 3)), 0, 255)  # nearly
     training[199] = training[150]  # an image that is there twice is copied all the same
-    found = neighbours.nearest(samples, pieces(training, 64), k=3)
-    copies = neighbours.copy_ratios(found.distances) < neighbours.COPY_RATIO
+    result = neighbours.nearest(samples, pieces(training, 64), k=3)
+    copies = neighbours.copy_ratios(result.distances) < neighbours.COPY_RATIO
     np.testing.assert_array_equal(np.flatnonzero(copies), [3, 4])
-    np.testing.assert_array_equal(found.indices[[3, 3, 4], [0, 1, 0]], [150, 199, 151])
+    np.testing.assert_array_equal(result.indices[[3, 3, 4], [0, 1, 0]], [150, 199, 151])
 
 
 def test_the_copy_ratio_is_relative_to_the_second_nearest():

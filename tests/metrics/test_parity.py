@@ -1,4 +1,4 @@
-"""The scores against torch-fidelity and pytorch-fid, from the same features."""
+"""Scores compared with torch-fidelity's and pytorch-fid's, from the same features."""
 
 import importlib
 
@@ -14,12 +14,12 @@ torch = pytest.importorskip("torch")
 
 @pytest.fixture(scope="module")
 def fidelity(torches):
-    """`fidelity("kid")` -> that module of torch-fidelity."""
+    """Returns `fidelity("kid")` -> that module of torch-fidelity."""
     return lambda name: importlib.import_module(f"torch_fidelity.metric_{name}")
 
 
 def features(seed, n, width, *, scale=1.0, dtype=np.float64):
-    """Half of them 0 and the rest correlated, as those of a ReLU are."""
+    """Draws features of which half are 0 and the rest correlated, as a ReLU's are."""
     rng = np.random.default_rng(seed)
     mixing = np.random.default_rng(99).standard_normal((width, width)) / np.sqrt(width)
     return np.maximum(rng.standard_normal((n, width)) @ mixing * scale + 0.1 * seed, 0.0).astype(dtype)
@@ -28,7 +28,7 @@ def features(seed, n, width, *, scale=1.0, dtype=np.float64):
 @pytest.mark.parametrize(("n", "width"), [(2000, 64), (3000, 256), (100, 256)])
 def test_fid(fidelity, n, width):
     x, y = features(0, n, width), features(1, n, width, scale=1.3)
-    ours = scores.frechet_distance(*(moments.of(f).statistics() for f in (x, y))).distance
+    ours = scores.frechet_distance(*(moments.from_features(f).statistics() for f in (x, y))).distance
     metric = fidelity("fid")
     statistics = [metric.fid_features_to_statistics(torch.from_numpy(f)) for f in (x, y)]
     theirs = metric.fid_statistics_to_metric(*statistics, False)["frechet_inception_distance"]
@@ -42,7 +42,7 @@ def test_pytorch_fid(torches, n, width):
     from pytorch_fid import fid_score
 
     x, y = features(0, n, width), features(1, n, width, scale=1.3)
-    ours = scores.frechet_distance(*(moments.of(f).statistics() for f in (x, y))).distance
+    ours = scores.frechet_distance(*(moments.from_features(f).statistics() for f in (x, y))).distance
     theirs = fid_score.calculate_frechet_distance(
         x.mean(axis=0), np.cov(x, rowvar=False), y.mean(axis=0), np.cov(y, rowvar=False)
     )
@@ -59,7 +59,7 @@ def test_inception_score(fidelity, n, splits, seed):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-12), (np.float32, 1e-6)])
 def test_kid(fidelity, dtype, tolerance):
-    """Theirs of float32 features sums in float32."""
+    """Tolerates more for float32 features, which torch-fidelity sums in float32."""
     x, y = features(0, 1500, 128, dtype=dtype), features(1, 1200, 128, scale=1.3, dtype=dtype)
     options = dict(
         kid_subsets=20, kid_subset_size=1000, kid_kernel="poly", kid_kernel_poly_degree=3,

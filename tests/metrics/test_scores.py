@@ -11,13 +11,13 @@ from ddpm_jax.metrics.moments import Statistics
 
 
 def gaussian(rng, width, rank=None):
-    """Statistics with a random mean and a random covariance of this rank."""
+    """Draws statistics with a random mean and a random covariance of this rank."""
     root = rng.standard_normal((width, rank or 3 * width))
     return Statistics(rng.standard_normal(width), root @ root.T / root.shape[1])
 
 
 def closed_form_of_features(x, y):
-    """The Frechet distance straight from few features: no covariance is made, and no root of a matrix taken.
+    """Computes the Frechet distance from few features directly, without covariances and roots of matrices.
 
     tr (S_x S_y)^{1/2} is the nuclear norm of the product of the centred features.
     """
@@ -33,31 +33,31 @@ def test_frechet_distance_equals_scipys_matrix_root(width):
     a, b = (gaussian(np.random.default_rng(seed), width) for seed in (0, 1))
     root = np.trace(linalg.sqrtm(a.covariance @ b.covariance).real)
     expected = np.square(a.mean - b.mean).sum() + np.trace(a.covariance + b.covariance) - 2 * root
-    found = scores.frechet_distance(a, b)
-    assert found.distance == pytest.approx(expected, rel=1e-10)
-    assert found.distance == pytest.approx(found.of_means + found.of_covariances, rel=1e-15)
-    assert found.of_means == pytest.approx(np.square(a.mean - b.mean).sum(), rel=1e-12)
-    assert scores.frechet_distance(b, a).distance == pytest.approx(found.distance, rel=1e-12)
+    result = scores.frechet_distance(a, b)
+    assert result.distance == pytest.approx(expected, rel=1e-10)
+    assert result.distance == pytest.approx(result.mean_term + result.covariance_term, rel=1e-15)
+    assert result.mean_term == pytest.approx(np.square(a.mean - b.mean).sum(), rel=1e-12)
+    assert scores.frechet_distance(b, a).distance == pytest.approx(result.distance, rel=1e-12)
 
 
 def test_frechet_distance_of_covariances_that_commute():
-    """In one basis it is the squared distance of the standard deviations, zeros among them."""
+    """Compares with the squared distance of the standard deviations in the common basis, zeros among them."""
     rng = np.random.default_rng(0)
     basis = linalg.qr(rng.standard_normal((20, 20)))[0]
     deviations = np.abs(rng.standard_normal((2, 20))) * 10.0 ** rng.integers(-3, 3, (2, 20))
     deviations[0, :5] = deviations[1, 3:8] = 0.0
     a, b = (Statistics(np.zeros(20), basis * d**2 @ basis.T) for d in deviations)
-    found = scores.frechet_distance(a, b)
-    assert found.distance == pytest.approx(np.square(deviations[0] - deviations[1]).sum(), rel=1e-8)
-    assert found.of_means == 0.0
+    result = scores.frechet_distance(a, b)
+    assert result.distance == pytest.approx(np.square(deviations[0] - deviations[1]).sum(), rel=1e-8)
+    assert result.mean_term == 0.0
 
 
 @pytest.mark.parametrize(("n", "m", "width"), [(100, 100, 256), (100, 40, 64), (2, 3, 17), (300, 20, 64)])
 def test_frechet_distance_of_fewer_features_than_dimensions(n, m, width):
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((n, width)) ** 2, rng.standard_normal((m, width)) * 0.5
-    found = scores.frechet_distance(moments.of(x).statistics(), moments.of(y).statistics())
-    assert found.distance == pytest.approx(closed_form_of_features(x, y), rel=1e-9)
+    result = scores.frechet_distance(moments.from_features(x).statistics(), moments.from_features(y).statistics())
+    assert result.distance == pytest.approx(closed_form_of_features(x, y), rel=1e-9)
 
 
 @settings(max_examples=30)
@@ -66,8 +66,8 @@ def test_frechet_distance_is_symmetric_and_zero_of_equals(seed, width, rank, sca
     rng = np.random.default_rng(seed)
     a, b = (gaussian(rng, width, rank) for _ in range(2))
     a, b = (Statistics(one.mean * scale, one.covariance * scale**2) for one in (a, b))
-    found = scores.frechet_distance(a, b).distance
-    assert 0.0 < found == pytest.approx(scores.frechet_distance(b, a).distance, rel=1e-6)
+    distance = scores.frechet_distance(a, b).distance
+    assert 0.0 < distance == pytest.approx(scores.frechet_distance(b, a).distance, rel=1e-6)
     assert scores.frechet_distance(a, a).distance <= 1e-12 * (np.trace(a.covariance) + 1e-300)
 
 
@@ -87,9 +87,9 @@ def test_frechet_distance_refuses_what_does_not_compare():
 
 def test_inception_score_of_known_distributions():
     certain = np.eye(4, dtype=np.float32)[np.arange(40) % 4] * 1e4  # p underflows to 0 and 1
-    found = scores.inception_score(certain, splits=1, seed=0)
-    assert found.mean == pytest.approx(4.0, rel=1e-12)  # sure of each image, and all four classes alike: K
-    assert found.deviation == 0.0
+    score = scores.inception_score(certain, splits=1, seed=0)
+    assert score.mean == pytest.approx(4.0, rel=1e-12)  # sure of each image, and all four classes alike: K
+    assert score.deviation == 0.0
     assert scores.inception_score(certain[:1].repeat(9, 0), splits=3, seed=0).mean == pytest.approx(1.0, rel=1e-12)
     assert scores.inception_score(np.zeros((9, 4)), splits=3, seed=0).mean == pytest.approx(1.0, rel=1e-12)
 
@@ -102,12 +102,12 @@ def test_inception_score_is_its_formula(n, splits):
     bounds = [i * n // splits for i in range(splits + 1)]
     parts = [p[i:j] for i, j in itertools.pairwise(bounds)]
     expected = [np.exp(np.mean(special.rel_entr(part, part.mean(axis=0)).sum(axis=1))) for part in parts]
-    found = scores.inception_score(logits, splits=splits, seed=5)
-    np.testing.assert_allclose(found, [np.mean(expected), np.std(expected)], rtol=1e-12, atol=1e-14)
+    score = scores.inception_score(logits, splits=splits, seed=5)
+    np.testing.assert_allclose(score, [np.mean(expected), np.std(expected)], rtol=1e-12, atol=1e-14)
 
 
 def test_kernel_distance_is_its_formula():
-    """MMD^2 of Gretton et al. 2012, Eq. 3, pair by pair."""
+    """Compares with MMD^2 of Gretton et al. 2012, Eq. 3, computed pair by pair."""
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((6, 3)), rng.standard_normal((8, 3)) + 1
     draws = np.random.RandomState(7)
@@ -117,26 +117,26 @@ def test_kernel_distance_is_its_formula():
         k = lambda p, q: (p @ q / 3 + 1) ** 3  # noqa: E731
         within = sum(k(s[i], s[j]) for s in (u, v) for i in range(5) for j in range(5) if i != j) / 20
         expected.append(within - 2 * sum(k(p, q) for p in u for q in v) / 25)
-    found = scores.kernel_distance(x, y, subsets=4, subset_size=5, seed=7)
-    assert found == pytest.approx((np.mean(expected), np.std(expected), 4, 5), rel=1e-12)
+    score = scores.kernel_distance(x, y, subsets=4, subset_size=5, seed=7)
+    assert score == pytest.approx((np.mean(expected), np.std(expected), 4, 5), rel=1e-12)
 
 
 def test_kernel_distance_says_when_subsets_are_smaller():
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((30, 4)), rng.standard_normal((20, 4))
-    found = scores.kernel_distance(x, y, subsets=3, seed=0)
-    assert (found.subsets, found.subset_size) == (3, 20)
-    assert found == scores.kernel_distance(x, y, subsets=3, subset_size=20, seed=0)
+    score = scores.kernel_distance(x, y, subsets=3, seed=0)
+    assert (score.subsets, score.subset_size) == (3, 20)
+    assert score == scores.kernel_distance(x, y, subsets=3, subset_size=20, seed=0)
     assert scores.kernel_distance(x, y, subsets=3, subset_size=19, seed=0).subset_size == 19
 
 
 def test_kernel_distance_is_unbiased():
-    """Of one distribution it is 0 on average: a biased estimate would be larger by some k(x, x) / m, here 0.4."""
+    """Expects 0 on average for one distribution: a biased estimate would be larger by some k(x, x) / m, here 0.4."""
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((2, 4000, 4))
-    found = scores.kernel_distance(x, y, subsets=200, subset_size=20, seed=0)
-    assert abs(found.mean) < 4 * found.deviation / np.sqrt(200)
-    assert found.deviation < 0.4
+    score = scores.kernel_distance(x, y, subsets=200, subset_size=20, seed=0)
+    assert abs(score.mean) < 4 * score.deviation / np.sqrt(200)
+    assert score.deviation < 0.4
 
 
 BAD = np.full((5, 2), np.nan)

@@ -14,7 +14,7 @@ NHWC = ("NHWC", "HWIO", "NHWC")
 
 
 def correlated(x, kernel):
-    """By scipy, in float64: x [B, H, W, in], kernel [3, 3, in, out]."""
+    """Convolves by scipy, in float64: x [B, H, W, in], kernel [3, 3, in, out]."""
     x, kernel = x.astype(np.float64), kernel.astype(np.float64)
     channels = range(x.shape[-1])
     return np.array(

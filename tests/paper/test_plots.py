@@ -11,7 +11,23 @@ def test_the_rate_distortion_figure_has_three_panels_with_a_curve_each(tmp_path)
     with Image.open(path) as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(int)
     assert path.stat().st_size < 100_000
-    for panel in np.array_split(pixels, 3, axis=1):
+    assert_each_has_a_curve(np.array_split(pixels, 3, axis=1))
+
+
+def test_the_quality_figure_has_two_panels_with_a_curve_each(tmp_path):
+    rows = [
+        dict(reverse_steps=steps, distance=300.0 * 0.995**steps, inception_score=1.0 + steps / 120, deviation=0.1)
+        for steps in range(1, 1001, 100)
+    ]
+    path = tmp_path / "tables" / "progressive.png"
+    plots.quality_by_step(path, rows, kind="inception-2015-12-05", num_samples=1000)
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    assert_each_has_a_curve(np.array_split(pixels, 2, axis=1))
+
+
+def assert_each_has_a_curve(panels):
+    for panel in panels:
         blue = (panel[..., 2] - panel[..., 0]) > 80
         rows, columns = np.nonzero(blue)
         assert len(rows) > 100

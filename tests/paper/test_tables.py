@@ -4,11 +4,12 @@ import json
 
 import pytest
 
-from configs import cifar10, lsun_bedroom_large, table2_xprev_kl
-from ddpm_jax.evaluation import record
-from ddpm_jax.evaluation.record import Score
+from ddpm_jax.configs import cifar10, lsun_bedroom_large, table2_xprev_kl
+from ddpm_jax.evaluation import results
+from ddpm_jax.evaluation.results import Score
 from ddpm_jax.paper import published, tables
-from ddpm_jax.runs import experiment, workdir
+from ddpm_jax.runs import config as configs
+from ddpm_jax.runs import workdir
 
 
 def drawn(step, count=50_000, seed=0, reference="cifar10:train"):
@@ -21,9 +22,9 @@ def make(tmp_path):
     """`make("name", config, (score, settings), ...)` -> the run."""
 
     def make(name, config, *measured):
-        workdir.claim(tmp_path / name, config)
+        workdir.write_config(tmp_path / name, config)
         for score, settings in measured:
-            record.write(tmp_path / name / "tables" / "metrics.json", [score], settings=settings)
+            results.write(tmp_path / name / "tables" / "metrics.json", [score], settings=settings)
         return tables.read_run(tmp_path / name)
 
     return make
@@ -128,4 +129,4 @@ def test_a_folder_that_is_none_is_refused(tmp_path):
 
 def test_the_config_of_a_run_comes_back(make):
     run = make("same", cifar10.get_config())
-    assert experiment.to_json(run.config) == experiment.to_json(cifar10.get_config())
+    assert configs.to_json(run.config) == configs.to_json(cifar10.get_config())

@@ -15,7 +15,7 @@ from ddpm_jax.parallel import processes
 PROGRAM = """
 import functools, sys
 import jax, numpy as np, optax
-from ddpm_jax import diffusion, parallel, training
+from ddpm_jax import data, diffusion, parallel, training
 from ddpm_jax.schedule import beta_schedule
 from ddpm_jax.unet import UNet
 
@@ -25,10 +25,12 @@ state = training.create_state(model, optimizer, rng=jax.random.key(1), image_sha
 start = jax.tree.map(lambda p: np.array(p + 0.03), state.params)  # away from zero: every branch has a gradient
 step = parallel.pmap_train_steps(functools.partial(
     training.train_step, rng=jax.random.key(0), process=diffusion.make_process(beta_schedule("linear", 100)),
-    model=model, optimizer=optimizer, ema_decay=0.9, ema_warmup=False, flip=True, axis_name=parallel.AXIS))
+    model=model, optimizer=optimizer, loss_type="mse", ema_decay=0.9, ema_warmup=False, flip=True,
+    axis_name=parallel.AXIS))
 pixels = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 4, 3), dtype=np.uint8)
-state, metrics, _ = step(parallel.replicate(state.replace(params=start)), pixels)
-draw = parallel.pmap_batches(lambda params, keys: jax.vmap(lambda key: params + jax.random.normal(key, (2, 3)))(keys))
+batch = data.Batch(pixels, np.zeros((1, 8), np.int32))
+state, metrics, _ = step(parallel.replicate(state.replace(params=start)), batch)
+draw = parallel.map_batches(lambda params, keys: jax.vmap(lambda key: params + jax.random.normal(key, (2, 3)))(keys))
 arrays = {"/".join(str(k.key) for k in path): before - np.asarray(after) for (path, before), after in
           zip(jax.tree.leaves_with_path(start), jax.tree.leaves(state.params))}
 np.savez(sys.argv[1], devices=jax.device_count(), loss=metrics.loss, quarters=metrics.quarter_loss,

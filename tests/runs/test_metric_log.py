@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from ddpm_jax.runs.metric_log import Progress
+from ddpm_jax.runs.metric_log import MetricLog
 from ddpm_jax.training import Metrics, NonFiniteError
 
 
 def make(folder, start_step=0, log_every=4, num_steps=8):
-    return Progress(
+    return MetricLog(
         folder,
         start_step=start_step,
         num_steps=num_steps,
@@ -38,13 +38,13 @@ def rows(folder):
 
 
 def test_a_row_holds_the_means_over_its_steps(tmp_path, capsys):
-    progress = make(tmp_path)
-    progress.add(2, stacked(1.0, 2.0))
-    progress.add(4, stacked(3.0, 4.0))
-    progress.add(6, stacked(5.0, 6.0))
-    progress.add(8, stacked(7.0, 8.0))
-    progress.flush()
-    progress.close()
+    log = make(tmp_path)
+    log.add(2, stacked(1.0, 2.0))
+    log.add(4, stacked(3.0, 4.0))
+    log.add(6, stacked(5.0, 6.0))
+    log.add(8, stacked(7.0, 8.0))
+    log.flush()
+    log.close()
     first, second = rows(tmp_path)
     assert (first["step"], first["loss"], first["grad_norm"], first["param_norm"]) == (4, 2.5, 7.5, 9.0)
     assert (first["loss_quarter_1"], first["loss_quarter_2"]) == (2.5, 2.5)
@@ -72,19 +72,19 @@ def test_a_rate_is_that_of_the_devices_or_none(tmp_path, monkeypatch, dispatches
 
     monkeypatch.setattr("time.perf_counter", lambda: now)
     monkeypatch.setattr(jax, "device_get", device_get)
-    progress, busy_until, metrics = make(tmp_path, log_every=log_every, num_steps=2 * dispatches), 0.0, []
+    log, busy_until, metrics = make(tmp_path, log_every=log_every, num_steps=2 * dispatches), 0.0, []
     for k in range(1, dispatches + 1):
         now += 90.0 if k == 1 else 0.25
         metrics.append(stacked(1.0, 2.0))
         busy_until = done[id(metrics[-1])] = max(now, busy_until) + 4.0
         now = now if asynchronous else busy_until
-        progress.add(2 * k, metrics[-1])
+        log.add(2 * k, metrics[-1])
         if k in at_once or k == dispatches:
-            progress.flush()
+            log.flush()
         if k in at_once:
-            with progress.paused():
+            with log.paused():
                 now += 50.0
-    progress.close()
+    log.close()
     rates = [row["steps_per_s"] for row in rows(tmp_path)]
     assert len(rates) == (2 * dispatches + log_every - 1) // log_every
     known = [rate for rate in rates if rate is not None]
@@ -95,10 +95,10 @@ def test_a_rate_is_that_of_the_devices_or_none(tmp_path, monkeypatch, dispatches
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_step_that_is_not_finite_is_named(tmp_path, bad):
-    with contextlib.closing(make(tmp_path)) as progress:
-        progress.add(3, stacked(1.0, bad, 1.0))
+    with contextlib.closing(make(tmp_path)) as log:
+        log.add(3, stacked(1.0, bad, 1.0))
         with pytest.raises(NonFiniteError, match="The loss of step 2 is (nan|inf)"):
-            progress.flush()
+            log.flush()
 
 
 def test_rows_of_steps_that_will_be_redone_are_dropped(tmp_path):
@@ -118,10 +118,10 @@ def events(folder):
 
 
 def test_tensorboard_gets_every_value_and_forgets_the_steps_that_are_redone(tmp_path):
-    progress = make(tmp_path, start_step=4)
-    progress.add(8, stacked(1.0, 2.0, 3.0, 4.0))
-    progress.flush()
-    progress.close()
+    log = make(tmp_path, start_step=4)
+    log.add(8, stacked(1.0, 2.0, 3.0, 4.0))
+    log.flush()
+    log.close()
     _version, start, *scalars = events(tmp_path)
     assert (start.step, start.session_log.status) == (5, SessionLog.START)
     (row,) = rows(tmp_path)
@@ -132,19 +132,19 @@ def test_tensorboard_gets_every_value_and_forgets_the_steps_that_are_redone(tmp_
 
 
 def test_what_a_full_disk_does_not_take_is_written_later(tmp_path, capsys):
-    progress = make(tmp_path, log_every=2)
-    progress.add(2, stacked(1.0, 2.0))
-    progress.flush()
+    log = make(tmp_path, log_every=2)
+    log.add(2, stacked(1.0, 2.0))
+    log.flush()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "metrics.jsonl").stat().st_size + 9, hard))
     try:
-        progress.add(4, stacked(3.0, 4.0))
-        progress.add(6, stacked(5.0, 6.0))
-        progress.flush()
+        log.add(4, stacked(3.0, 4.0))
+        log.add(6, stacked(5.0, 6.0))
+        log.flush()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "The metrics of step 6 are not written yet: File too large." in capsys.readouterr().err
-    progress.add(8, stacked(7.0, 8.0))
-    progress.flush()
-    progress.close()
+    log.add(8, stacked(7.0, 8.0))
+    log.flush()
+    log.close()
     assert [(row["step"], row["loss"]) for row in rows(tmp_path)] == [(2, 1.5), (4, 3.5), (6, 5.5), (8, 7.5)]

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from ddpm_jax import parallel
-from ddpm_jax.runs.resumable import Rows
+from ddpm_jax.runs.resumable import ResumableArray
 from ddpm_jax.runtime.signals import Stopped
 
 
 def rows(folder, **settings):
-    return Rows(folder / "table.json", settings=settings, shape=(7, 2), dtype=np.float64)
+    return ResumableArray(folder / "table.json", settings=settings, shape=(7, 2), dtype=np.float64)
 
 
 @pytest.mark.parametrize("batch_size", [2, 3])  # after which none or one of the seven is left
@@ -49,7 +49,7 @@ def test_rows_begun_with_other_settings_are_left_alone(tmp_path):
 
 
 def test_a_signal_that_comes_before_the_devices_are_asked_keeps_the_batches_so_far_too(tmp_path):
-    spread = parallel.pmap_batches(lambda scale, numbers: scale * numbers)
+    spread = parallel.map_batches(lambda scale, numbers: scale * numbers)
 
     def compute(numbers):
         if 3 in numbers:

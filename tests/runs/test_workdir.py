@@ -6,19 +6,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddpm_jax import parallel, sampling, training
-from ddpm_jax.runs import checkpoint, experiment, workdir
+from ddpm_jax import load, parallel, sampling, training
+from ddpm_jax.runs import checkpoint, workdir
+from ddpm_jax.runs.experiment import make_experiment
 
 
 @pytest.fixture
 def run(tmp_path, tiny_config):
     """A work folder with one checkpoint, of step 0, whose averaged weights are the last ones plus 1."""
-    made = experiment.make(tiny_config)
+    made = make_experiment(tiny_config)
     params = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.01, leaf.dtype), made.abstract_params())
     ema_params = jax.tree.map(lambda p: p + 1.0, params)
     optimizer = training.make_optimizer(lr=1e-3, warmup_steps=0, clip_norm=1.0)
     state = training.TrainState(jnp.zeros((), jnp.int32), params, ema_params, optimizer.init(params))
-    workdir.claim(tmp_path / "run", tiny_config)
+    workdir.write_config(tmp_path / "run", tiny_config)
     saved = checkpoint.Checkpoints(tmp_path / "run" / workdir.CHECKPOINTS, keep=1, keep_period=0)
     saved.save(parallel.replicate(state))
     saved.close()
@@ -27,7 +28,7 @@ def run(tmp_path, tiny_config):
 
 def test_the_folder_alone_gives_a_sampler_for_the_reader_s_own_program(run):
     folder, state = run
-    loaded = workdir.load(folder)
+    loaded = load(folder)
     assert loaded.step == 0
     jax.tree.map(np.testing.assert_array_equal, loaded.params, state.ema_params)
     x_0 = jax.jit(loaded.experiment.sample)(loaded.params, sampling.image_keys(0, jnp.arange(3)))
@@ -37,15 +38,15 @@ def test_the_folder_alone_gives_a_sampler_for_the_reader_s_own_program(run):
 
 def test_the_weights_can_be_chosen(run, tiny_config):
     folder, state = run
-    jax.tree.map(np.testing.assert_array_equal, workdir.load(folder, ema=False).params, state.params)
-    tiny_config.sample.ema = False
-    workdir.claim(folder, tiny_config)
-    jax.tree.map(np.testing.assert_array_equal, workdir.load(folder).params, state.params)
+    jax.tree.map(np.testing.assert_array_equal, load(folder, weights="raw").params, state.params)
+    tiny_config.sample.weights = "raw"
+    workdir.write_config(folder, tiny_config)
+    jax.tree.map(np.testing.assert_array_equal, load(folder).params, state.params)
 
 
 def test_a_folder_that_is_none_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"is no work folder: it has no config.json"):
-        workdir.load(tmp_path)
+        load(tmp_path)
 
 
 def rewrite(folder, *, without=(), **changes):
@@ -62,9 +63,9 @@ def rewrite(folder, *, without=(), **changes):
 
 def test_a_folder_of_before_a_setting_has_its_default(run, tiny_config):
     folder, state = run
-    rewrite(folder, without=["sample.ema", "train.profile", "model.remat", "data.memory_limit_gib"])
-    loaded = workdir.load(folder)
-    assert loaded.weights == "ema"
+    rewrite(folder, without=["sample.weights", "train.profile", "model.remat", "data.memory_limit_gib"])
+    loaded = load(folder)
+    assert loaded.short_weights == "ema"
     jax.tree.map(np.testing.assert_array_equal, loaded.params, state.ema_params)
     workdir.check(folder, tiny_config)  # it can be continued, too
     tiny_config.model.remat = True
@@ -92,10 +93,10 @@ def test_a_folder_of_before_a_setting_has_its_default(run, tiny_config):
     ],
 )
 def test_a_config_that_is_wrong_is_refused_in_a_sentence(tmp_path, tiny_config, changes, message):
-    workdir.claim(tmp_path, tiny_config)
+    workdir.write_config(tmp_path, tiny_config)
     rewrite(tmp_path, **changes)
     with pytest.raises(ValueError, match=message) as refused:
-        workdir.load(tmp_path)
+        load(tmp_path)
     assert "\n" not in str(refused.value)
     assert len(str(refused.value)) < 2000
 
@@ -104,27 +105,27 @@ def test_a_config_that_is_wrong_is_refused_in_a_sentence(tmp_path, tiny_config, 
 def test_a_config_that_is_none_is_refused_in_a_sentence(tmp_path, text):
     (tmp_path / workdir.CONFIG).write_text(text)
     with pytest.raises(ValueError, match=r"config.json: The config is .*\.$"):
-        workdir.load(tmp_path)
+        load(tmp_path)
 
 
 def test_a_config_that_is_not_text_is_refused_in_a_sentence(tmp_path):
     (tmp_path / workdir.CONFIG).write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="config.json: .*decode"):
-        workdir.load(tmp_path)
+        load(tmp_path)
 
 
 def test_a_run_without_a_checkpoint_says_so(tmp_path, tiny_config):
-    workdir.claim(tmp_path, tiny_config)
+    workdir.write_config(tmp_path, tiny_config)
     with pytest.raises(FileNotFoundError, match="There is no checkpoint in .*: train first"):
-        workdir.load(tmp_path)
+        load(tmp_path)
 
 
 def test_another_run_s_folder_is_refused_and_left_as_it_is(tmp_path, tiny_config):
-    workdir.claim(tmp_path, tiny_config)
+    workdir.write_config(tmp_path, tiny_config)
     before = (tmp_path / workdir.CONFIG).read_text()
     tiny_config.model.ch = 64
     with pytest.raises(ValueError, match=r"other settings: model.ch: 32 -> 64.*another --workdir"):
-        workdir.claim(tmp_path, tiny_config)
+        workdir.write_config(tmp_path, tiny_config)
     assert (tmp_path / workdir.CONFIG).read_text() == before
     assert [path.name for path in tmp_path.iterdir()] == [workdir.CONFIG]
 

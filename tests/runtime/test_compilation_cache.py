@@ -17,12 +17,12 @@ def test_what_was_used_longest_ago_is_deleted(tmp_path):
 
 @pytest.fixture
 def updated(monkeypatch):
-    """The settings of JAX that `enable` makes, without making them."""
-    made = {}
-    monkeypatch.setattr(compilation_cache.jax.config, "update", made.__setitem__)
+    """Returns a dictionary that receives the settings which `enable` gives to JAX, in place of JAX."""
+    settings = {}
+    monkeypatch.setattr(compilation_cache.jax.config, "update", settings.__setitem__)
     for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "DDPM_JAX_CACHE"):
         monkeypatch.delenv(name, raising=False)
-    return made
+    return settings
 
 
 def test_the_folder_is_made_for_its_owner_alone(updated, monkeypatch, tmp_path):

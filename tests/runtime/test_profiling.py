@@ -23,8 +23,8 @@ def test_other_texts_are_refused(text):
         (range(0), 0, ["run", "run", "run"]),
         (range(3, 5), 0, ["run", "start", "run", "stop", "run"]),
         (range(2, 4), 0, ["start", "run", "run", "stop", "run"]),  # whole calls
-        (range(1, 3), 2, ["run", "run", "run"]),  # made before
-        (range(1, 5), 2, ["start", "run", "stop", "run", "run"]),  # its first two were made before
+        (range(1, 3), 2, ["run", "run", "run"]),  # done before
+        (range(1, 5), 2, ["start", "run", "stop", "run", "run"]),  # its first two were done before
         (range(6, 99), 0, ["run", "run", "start", "run", "stop"]),  # stopped by the end
     ],
 )

@@ -1,0 +1,86 @@
+"""Draws images from a trained model (Ho et al. 2020, Algorithm 2), given its work folder alone.
+
+    ddpm-sample --workdir=runs/cifar10 --num_samples=50000 --batch_size=256 --seed=0 [--mode=...]
+
+Writes WORKDIR/samples/<name>.npz (uint8 [N, H, W, C] as `arr_0`, the layout that published evaluators read) and a
+grid of the first images. Image i depends on the seed and i alone. Run again, it continues where it stopped.
+
+Other modes write WORKDIR/samples/<mode>_<name>.png, the paper's figures of what the model does:
+
+    progressive     the x_0 predicted on the way, a row an image; and the same as an animation, .webp  (Figures 6, 14)
+    shared_latents  images that share x_t, a row for each t of 1000, 750, 500, 250 (of T = 1000)       (Figure 7)
+    interpolate     between two training images by 500 steps, a row a pair (Figure 8); and the first
+                    pair by 1000, 875, ..., 0 steps, in ..._coarse_to_fine.png                         (Figure 9)
+    neighbours      samples and the training images nearest to them in pixel space, those first that are most like
+                    copies, and the rate of copies; the samples are those of the default mode     (Figures 12, 15)
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from ddpm_jax import parallel
+from ddpm_jax.cli import app
+from ddpm_jax.paper import figures
+from ddpm_jax.runs import sample_files, trained_model
+from ddpm_jax.runtime import compilation_cache
+
+
+def main() -> None:
+    """Runs the command."""
+    app.run(_define_flags, _sample, doc=__doc__)
+
+
+def define_model_flags() -> None:
+    """Defines the flags that choose a trained model."""
+    flags.DEFINE_string("workdir", None, "The folder of a run of ddpm-train.")
+    flags.DEFINE_integer("step", None, "Training step of the checkpoint. Default: the newest.")
+    flags.DEFINE_string("weights", None, "raw, or ema, their average. Default: the config's.")
+    flags.DEFINE_bool("ema", None, "The same as --weights=ema, or, as --noema, as --weights=raw.")
+
+
+def load(values: flags.FlagValues) -> trained_model.TrainedModel:
+    """Loads the model that the flags choose."""
+    weights = values.weights or (None if values.ema is None else "ema" if values.ema else "raw")
+    return trained_model.load(values.workdir, step=values.step, weights=weights)
+
+
+def _define_flags() -> None:
+    define_model_flags()
+    flags.DEFINE_enum("mode", "samples", ["samples", *figures.MODES], "What to draw.")
+    flags.DEFINE_integer(
+        "num_samples", None, "How many images (interpolate: pairs). Default: the config's; of a figure 10.",
+        lower_bound=1,
+    )  # fmt: skip
+    flags.DEFINE_integer("batch_size", None, "Images at a time. Default: the config's.", lower_bound=1)
+    flags.DEFINE_integer("seed", None, "Another seed, other images. Default: the config's.", lower_bound=0)
+    flags.DEFINE_list(
+        "sources", None, "interpolate: the numbers of the training images, two a pair. Default: drawn by the seed."
+    )
+    flags.DEFINE_integer(
+        "crop", 0, "neighbours: compare the square of this side at the centre (paper: 100 for CelebA-HQ). 0: all.",
+        lower_bound=0,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "out", None, "Path of the .npz, or of the figure. Default: one in WORKDIR/samples, named by the settings."
+    )
+    flags.mark_flag_as_required("workdir")
+
+
+def _sample(values: flags.FlagValues) -> int:
+    compilation_cache.enable()
+    model = load(values)
+    folder, out, settings = Path(values.workdir), values.out and Path(values.out), model.experiment.config.sample
+    print(f"Step {model.step}, {model.short_weights} weights, {parallel.describe()}.")
+    if values.mode == "samples":
+        count, seed = values.num_samples or settings.num_samples, settings.seed if values.seed is None else values.seed
+        spec = sample_files.sample_spec(model, seed=seed)
+        path = out or sample_files.default_path(folder, spec, num_samples=count)
+        batch_size = min(values.batch_size or settings.batch_size, count)
+        sample_files.draw(model, path, num_samples=count, batch_size=batch_size, seed=seed)
+    else:
+        figures.draw(
+            model, folder, values.mode, out=out, num_images=values.num_samples, batch_size=values.batch_size,
+            seed=values.seed, sources=values.sources, crop=values.crop,
+        )  # fmt: skip
+    return 0

@@ -1,0 +1,45 @@
+"""Trains a DDPM (Ho et al. 2020, Algorithm 1); run again, it continues where it stopped.
+
+ddpm-train --config=cifar10 --workdir=runs/cifar10 [--config.optim.lr=1e-4 ...]
+
+--config takes the name of an experiment that comes with the package, or the path of a file with `get_config`.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from ddpm_jax import evaluation, training
+from ddpm_jax.cli import app
+from ddpm_jax.runs import trainer, workdir
+from ddpm_jax.runtime import compilation_cache
+
+
+def main() -> None:
+    """Runs the command."""
+    app.run(_define_flags, _train, doc=__doc__)
+
+
+def _define_flags() -> None:
+    config_flags.DEFINE_config_file("config", help_string="The experiment: its name, or a file with get_config.")
+    flags.DEFINE_string("workdir", None, "The folder for all that this run writes.")
+    flags.DEFINE_bool("dry_run", False, "Say what the run would be and need (memory, data), and leave.")
+    flags.mark_flags_as_required(["config", "workdir"])
+
+
+def _train(values: flags.FlagValues) -> int:
+    directory = Path(values.workdir)
+    if values.dry_run:
+        trainer.report(values.config, directory)
+        return 0
+    compilation_cache.enable()
+    try:
+        return trainer.train(values.config, directory, prepare_evaluation=evaluation.prepare).exit_code
+    except training.NonFiniteError as error:
+        kept = sorted((directory / workdir.CHECKPOINTS).glob("[0-9]*"), key=lambda path: int(path.name))
+        print(
+            f"{error}. The last good checkpoint is {kept[-1] if kept else 'none: it came too early'}.", file=sys.stderr
+        )
+        return 1

@@ -1,0 +1,155 @@
+"""The coefficients of a diffusion process, and the forward process q with its posteriors (Section 2 of the paper)."""
+
+import chex
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+MEAN_TYPES = ("eps", "xstart", "xprev", "v")
+VAR_TYPES = ("fixedsmall", "fixedlarge", "learned")
+
+
+@flax.struct.dataclass
+class Process:
+    """The coefficients of a diffusion process of T steps, float32 [T], and the choices that define p.
+
+    Each table is indexed by t, never by t - 1: JAX wraps -1 and clamps past the end, and neither raises.
+    """
+
+    alphas_cumprod: jax.Array  # alpha-bar_t, Eq. 4
+    sqrt_alphas_cumprod: jax.Array
+    sqrt_one_minus_alphas_cumprod: jax.Array
+    log_one_minus_alphas_cumprod: jax.Array
+    sqrt_recip_alphas_cumprod: jax.Array  # x_0 = this * x_t - the next * eps
+    sqrt_recipm1_alphas_cumprod: jax.Array
+    posterior_mean_coef1: jax.Array  # of x_0, Eq. 7
+    posterior_mean_coef2: jax.Array  # of x_t, Eq. 7
+    posterior_variance: jax.Array  # beta-tilde_t, Eq. 7; 0 at t = 0
+    posterior_log_variance: jax.Array  # at t = 0 that of t = 1
+    model_variance: jax.Array  # sigma_t^2 of p, by var_type; not used where it is learned
+    model_log_variance: jax.Array
+    mean_type: str = flax.struct.field(pytree_node=False)
+    var_type: str = flax.struct.field(pytree_node=False)
+
+    @property
+    def num_timesteps(self) -> int:
+        """Counts the timesteps: T."""
+        return self.alphas_cumprod.shape[0]
+
+    @property
+    def outputs_per_channel(self) -> int:
+        """Counts the network's outputs for each channel of the image: 2 where it also predicts the log-variance."""
+        return 2 if self.var_type == "learned" else 1
+
+
+def make_process(betas: np.ndarray, *, mean_type: str = "eps", var_type: str = "fixedlarge") -> Process:
+    """Computes every coefficient of the process in float64 and casts it to float32.
+
+    As in the official code (diffusion_utils_2.py), the log-variances at t = 0 are those of the posterior at t = 1: the
+    posterior variance at t = 0 is 0, its logarithm infinite. For `fixedlarge` that makes the log-variance at t = 0
+    differ from log beta_1; only log-variances enter sampling and likelihoods, and sampling adds no noise at t = 0.
+
+    Args:
+        betas: [T] variances in (0, 1], as `schedule.beta_schedule` returns them.
+        mean_type: what the network predicts: `eps`, the noise (Eq. 11); `xstart`, x_0; `xprev`, the mean of x_{t-1}
+            (Eq. 8, "mu-tilde prediction" of Table 2); `v`, sqrt(alpha-bar) eps - sqrt(1 - alpha-bar) x_0 (Salimans and
+            Ho 2022, which is not in the paper).
+        var_type: sigma_t^2 of p: `fixedlarge`, beta_t (the paper's CIFAR-10 models); `fixedsmall`, the posterior
+            variance beta-tilde_t (its 256x256 models); `learned`, whose logarithm is the second half of the network's
+            channels ("learned diagonal" of Table 2).
+
+    Raises:
+        ValueError: for betas out of range, an unknown choice, or a combination that makes no sense.
+    """
+    betas = np.asarray(betas, np.float64)
+    if betas.ndim != 1 or len(betas) < 2 or not np.all((betas > 0.0) & (betas <= 1.0)):
+        raise ValueError(f"betas must be at least 2 numbers in (0, 1], in one dimension; got shape {betas.shape}.")
+    alphas_cumprod = np.cumprod(1.0 - betas)
+    _check_choices(mean_type, var_type, ends_in_pure_noise=alphas_cumprod[-1] == 0.0)
+    alphas_cumprod_prev = np.append(1.0, alphas_cumprod[:-1])
+    posterior_variance = betas * (1.0 - alphas_cumprod_prev) / (1.0 - alphas_cumprod)
+    model_variance = posterior_variance if var_type == "fixedsmall" else betas
+    with np.errstate(divide="ignore"):  # jsd ends in alpha-bar = 0; only eps prediction, refused above, divides by it
+        recip_alphas_cumprod = 1.0 / alphas_cumprod
+    tables = dict(
+        alphas_cumprod=alphas_cumprod,
+        sqrt_alphas_cumprod=np.sqrt(alphas_cumprod),
+        sqrt_one_minus_alphas_cumprod=np.sqrt(1.0 - alphas_cumprod),
+        log_one_minus_alphas_cumprod=np.log(1.0 - alphas_cumprod),
+        sqrt_recip_alphas_cumprod=np.sqrt(recip_alphas_cumprod),
+        sqrt_recipm1_alphas_cumprod=np.sqrt(recip_alphas_cumprod - 1.0),
+        posterior_mean_coef1=betas * np.sqrt(alphas_cumprod_prev) / (1.0 - alphas_cumprod),
+        posterior_mean_coef2=(1.0 - alphas_cumprod_prev) * np.sqrt(1.0 - betas) / (1.0 - alphas_cumprod),
+        posterior_variance=posterior_variance,
+        posterior_log_variance=np.log(np.append(posterior_variance[1], posterior_variance[1:])),
+        model_variance=model_variance,
+        model_log_variance=np.log(np.append(posterior_variance[1], model_variance[1:])),
+    )
+    as_float32 = {name: jnp.asarray(table, jnp.float32) for name, table in tables.items()}
+    return Process(**as_float32, mean_type=mean_type, var_type=var_type)
+
+
+def _check_choices(mean_type: str, var_type: str, *, ends_in_pure_noise: bool) -> None:
+    check_choice("mean_type", mean_type, MEAN_TYPES)
+    check_choice("var_type", var_type, VAR_TYPES)
+    if mean_type == "eps" and ends_in_pure_noise:
+        raise ValueError(
+            "mean_type='eps' cannot be used with a schedule that ends in beta = 1 (jsd): x_T is pure noise there, from "
+            "which no x_0 follows. Predict xstart, xprev or v, or use another schedule."
+        )
+
+
+def check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuses a value that is none of the choices.
+
+    Raises:
+        ValueError: naming the field, the value and the choices.
+    """
+    if value not in choices:
+        raise ValueError(f"Unknown {field} {value!r}; choose one of {', '.join(choices)}.")
+
+
+def at(table: jax.Array, t: jax.Array) -> jax.Array:
+    """Looks up a table [T] at t [B] int32 in [0, T), as [B, 1, 1, 1] to be multiplied with images."""
+    return table[t][:, None, None, None]
+
+
+def q_mean_variance(process: Process, *, x_0: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Describes q(x_t | x_0), Eq. 4, by its mean [B, H, W, C], its variance and the logarithm of that [B, 1, 1, 1]."""
+    chex.assert_shape(t, x_0.shape[:1])
+    mean = at(process.sqrt_alphas_cumprod, t) * x_0
+    return mean, 1.0 - at(process.alphas_cumprod, t), at(process.log_one_minus_alphas_cumprod, t)
+
+
+def q_sample(process: Process, *, x_0: jax.Array, t: jax.Array, eps: jax.Array) -> jax.Array:
+    """Draws x_t from q(x_t | x_0), Eq. 4, with the noise given by the caller.
+
+    Args:
+        process: coefficients of T timesteps.
+        x_0: [B, H, W, C] clean images in [-1, 1].
+        t: [B] int32 timesteps in [0, T); the caller ensures the range, as JAX would clamp.
+        eps: [B, H, W, C] standard normal noise, also the network's target (Eq. 14).
+
+    Returns:
+        [B, H, W, C] noised images, in units of the data; not confined to [-1, 1].
+
+    Raises:
+        AssertionError: while tracing, if `eps` is not shaped like `x_0`, or `t` is not [B].
+    """
+    chex.assert_equal_shape([x_0, eps])
+    chex.assert_shape(t, x_0.shape[:1])
+    return at(process.sqrt_alphas_cumprod, t) * x_0 + at(process.sqrt_one_minus_alphas_cumprod, t) * eps
+
+
+def q_posterior(
+    process: Process, *, x_0: jax.Array, x_t: jax.Array, t: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Describes q(x_{t-1} | x_t, x_0), Eqs. 6 and 7, in the form of `q_mean_variance`.
+
+    At t = 0 the posterior is x_0 itself: variance 0, with the log-variance of t = 1 in place of minus infinity.
+    """
+    chex.assert_equal_shape([x_0, x_t])
+    chex.assert_shape(t, x_0.shape[:1])
+    mean = at(process.posterior_mean_coef1, t) * x_0 + at(process.posterior_mean_coef2, t) * x_t
+    return mean, at(process.posterior_variance, t), at(process.posterior_log_variance, t)

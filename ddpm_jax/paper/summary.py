@@ -1,0 +1,85 @@
+"""The paper's tables and figures of any number of work folders, as one Markdown and one JSON file."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from ddpm_jax import parallel
+from ddpm_jax.evaluation import image_sets, quality, scoring
+from ddpm_jax.paper import figures, tables
+from ddpm_jax.runs import trained_model, workdir
+from ddpm_jax.runs.trained_model import TrainedModel
+from ddpm_jax.runtime import files
+
+NUM_IMAGES = 1000  # of Figures 5 and 10
+
+
+def write(folders: Sequence[Path], out: Path) -> str:
+    """Writes tables.md and tables.json to `out`, and returns the text of tables.md.
+
+    Raises:
+        FileNotFoundError: if a folder is no work folder.
+    """
+    runs = [tables.read_run(folder) for folder in folders]
+    all_tables = tables.all_tables(runs)
+    parts = [table.as_markdown() for table in all_tables]
+    pictures = {run.name: [str(path) for path in _pictures_of(run.folder)] for run in runs}
+    for name, paths in pictures.items():
+        if paths:
+            parts.append("\n".join([f"## Figures: {name}", "", *(f"![{Path(path).stem}]({path})\n" for path in paths)]))
+    text = "\n\n".join(parts) + "\n"
+    out.mkdir(parents=True, exist_ok=True)
+    files.write_atomically(out / "tables.md", text)
+    as_json = {"tables": [table.as_json() for table in all_tables], "figures": pictures}
+    files.write_atomically(out / "tables.json", json.dumps(as_json, indent=1) + "\n")
+    return text
+
+
+def draw_missing_figures(folder: Path) -> None:
+    """Draws those of Figures 5 to 10 and the neighbours that a work folder lacks; every process calls it alike.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint to draw with.
+        ValueError: if the checkpoints cannot be read.
+    """
+    model = trained_model.load(folder)
+    samples, measured = folder / workdir.SAMPLES, folder / workdir.TABLES
+    weights = model.short_weights
+    for mode in figures.MODES:
+        if _is_missing(samples, f"{mode}_step{model.step}_{weights}_*.png"):
+            figures.draw(model, folder, mode)
+    if _is_missing(measured, f"rate_distortion_step{model.step}_*.png"):
+        _draw_figure_5(model, measured)
+    if _is_missing(measured, f"progressive_*_step{model.step}_*.png"):
+        _draw_figure_10(model, measured)
+
+
+def _is_missing(folder: Path, pattern: str) -> bool:
+    return parallel.agree(lambda: not list(folder.glob(pattern)))
+
+
+def _pictures_of(folder: Path) -> list[Path]:
+    samples, measured = folder / workdir.SAMPLES, folder / workdir.TABLES
+    generated = [path for mode in figures.MODES for path in sorted(samples.glob(f"{mode}_*.png"))]
+    return [path.absolute() for path in (*sorted(measured.glob("*.png")), *generated)]
+
+
+def _draw_figure_5(model: TrainedModel, folder: Path) -> None:
+    """Draws it from some test images; ddpm-evaluate --metrics=rd takes all."""
+    images = image_sets.share_split(model.experiment, "test")
+    seed, count = model.experiment.config.sample.seed, min(NUM_IMAGES, len(images))
+    (score,) = scoring.evaluate(model, ["rd"], images=images, num_images=count, seed=seed, folder=folder)
+    parallel.agree(lambda: str(figures.draw_rate_distortion(score)))
+
+
+def _draw_figure_10(model: TrainedModel, folder: Path) -> None:
+    """Draws it from some samples, with Inception's features if its weights can be had, else a classifier's."""
+    metric = "progressive"
+    try:
+        quality.inception_extractor()
+    except (OSError, parallel.ProcessError) as error:
+        print(f"Figure 10 is drawn with a classifier's features: {error}")
+        metric = "progressive_classifier"
+    seed = model.experiment.config.sample.seed
+    (score,) = scoring.evaluate(model, [metric], num_samples=NUM_IMAGES, seed=seed, folder=folder)
+    parallel.agree(lambda: str(figures.draw_predictions(score)))

@@ -1,0 +1,19 @@
+"""One run on disk: its settings, checkpoints, metrics and samples, and the training that makes them.
+
+defaults.py       every setting, with its default
+config.py         checks of settings, what may change while a run goes on, JSON
+experiment.py     the process, the network and the image shape that settings describe
+trainer.py        the loop: `train`
+checkpoint.py     the state on disk, by Orbax
+metric_log.py     terminal, metrics.jsonl, TensorBoard
+dry_run.py        memory and work of a run, without running it
+workdir.py        the work folder: its names, its lock, its config
+trained_model.py  a trained model from a work folder: `load`
+sample_files.py   samples on disk, and what identifies them
+resumable.py      an array that is filled batch by batch and continued after a stop
+"""
+
+from ddpm_jax.runs.trained_model import TrainedModel, load
+from ddpm_jax.runs.trainer import train
+
+__all__ = ["TrainedModel", "load", "train"]

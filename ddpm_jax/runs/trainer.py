@@ -1,0 +1,289 @@
+"""Training as a run on disk: the loop over dispatches, with checkpoints, logs, grids of samples and scores.
+
+Every process runs this loop alike. Process 0 alone writes into the work folder.
+"""
+
+import contextlib
+import functools
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+import optax
+
+from ddpm_jax import data, images, parallel, sampling, training
+from ddpm_jax.ops import convolution
+from ddpm_jax.runs import checkpoint, config, dry_run, sample_files, workdir
+from ddpm_jax.runs.experiment import Experiment, make_experiment
+from ddpm_jax.runs.metric_log import MetricLog
+from ddpm_jax.runs.trained_model import TrainedModel, average_name
+from ddpm_jax.runtime import profiling
+from ddpm_jax.runtime.signals import Stopped, StopRequest
+
+EvaluateFn = Callable[[TrainedModel], dict[str, float]]  # the model so far -> scores by name
+
+
+class Outcome(NamedTuple):
+    """How training ended: the last step, and the exit code, 0 or 128 + the number of the signal that stopped it."""
+
+    step: int
+    exit_code: int
+
+
+def train(
+    settings: ml_collections.ConfigDict,
+    directory: Path,
+    *,
+    prepare_evaluation: Callable[[Experiment], EvaluateFn] | None = None,
+) -> Outcome:
+    """Trains to the end, or until some process is asked to stop; continues the run that the folder holds.
+
+    With several processes all call it alike.
+
+    Args:
+        settings: of the experiment, from an experiment's `get_config`.
+        directory: the work folder.
+        prepare_evaluation: called once before training begins, so that all that can go wrong does so early; its result
+            is called every `train.eval_every` steps. `evaluation.prepare` measures `train.eval_metrics`.
+
+    Raises:
+        ValueError: if the settings, the work folder or the data are wrong.
+        OSError: if the data or the work folder cannot be read, or the last checkpoint not be written.
+        training.NonFiniteError: if the loss or the gradient norm of a step is not finite.
+    """
+    directory = Path(directory)
+    experiment = parallel.raise_on_all(lambda: checked_experiment(settings))
+    source = parallel.raise_on_all(experiment.load_data)
+    events = _periodic_events(experiment, directory, prepare_evaluation)
+    with StopRequest() as stop, contextlib.ExitStack() as stack:
+        checkpoints = parallel.raise_on_all(lambda: _open_checkpoints(settings, directory, stack))
+        print(f"{len(source)} images of {experiment.image_shape}, {parallel.describe()}, folder {directory.absolute()}")
+        optimizer, train_step = make_step(experiment)
+        state, start = _first_state(experiment, optimizer, checkpoints)
+        train_steps = stack.enter_context(
+            profiling.Traced(
+                parallel.pmap_train_steps(train_step), steps=profiling.parse(settings.train.profile),
+                start_step=start,
+                directory=parallel.own_folder(directory / workdir.PROFILE),  # JAX names traces by the host
+            )
+        )  # fmt: skip
+        log = stack.enter_context(contextlib.closing(_open_log(settings, directory, start)))
+        step, code, agreed_code = start, 0, 0
+        for step, batch in dispatches(settings, source, start):
+            code = int(agreed_code)  # of the dispatch before: this one keeps the devices busy while the host waits
+            state, metrics, agreed_code = train_steps(state, batch, stop.exit_code)
+            log.add(step, metrics)
+            leaving = bool(code) or step == settings.train.num_steps
+            _save(checkpoints, log, state, step, settings=settings.train, stop=stop, leaving=leaving)
+            for every, act in events:
+                if every and step % every == 0 and not code:
+                    log.flush()
+                    with log.paused(), contextlib.suppress(Stopped):  # the next dispatch tells all, and saves
+                        act(log, state, step)
+            if leaving:
+                break
+        parallel.raise_on_all(lambda: checkpoints and checkpoints.wait())
+    print(f"{'Stopped' if code else 'Finished'} at step {step}, saved in {directory.absolute() / workdir.CHECKPOINTS}.")
+    return Outcome(step, code)
+
+
+def checked_experiment(settings: ml_collections.ConfigDict) -> Experiment:
+    """Builds the experiment that the settings describe.
+
+    Raises:
+        ValueError: if they are wrong, or the batch does not fit the devices.
+    """
+    config.check(settings)
+    parallel.check_batch_size(
+        "train.batch_size", settings.train.batch_size, microbatches=settings.train.microbatches
+    )  # fmt: skip
+    return make_experiment(settings)
+
+
+def make_step(experiment: Experiment) -> tuple[optax.GradientTransformation, Callable]:
+    """Makes the optimizer, and the train step `(state, batch) -> state, metrics` of one device."""
+    settings = experiment.config
+    optim = settings.optim
+    optimizer = training.make_optimizer(lr=optim.lr, warmup_steps=optim.warmup_steps, clip_norm=optim.clip_norm)
+    return optimizer, functools.partial(
+        training.train_step, rng=jax.random.key(settings.train.seed), process=experiment.process,
+        model=experiment.model.clone(conv=convolution.conv_for_training), optimizer=optimizer,
+        loss_type=settings.diffusion.loss_type, ema_decay=optim.ema_decay, ema_warmup=optim.ema_warmup,
+        flip=settings.data.flip, microbatches=settings.train.microbatches, axis_name=parallel.AXIS,
+    )  # fmt: skip
+
+
+def make_init(experiment: Experiment, optimizer: optax.GradientTransformation) -> Callable[[], training.TrainState]:
+    """Makes the function that returns the state of a fresh start."""
+    return functools.partial(
+        training.create_state, experiment.model, optimizer, rng=jax.random.key(experiment.config.train.seed),
+        image_shape=experiment.image_shape,
+    )  # fmt: skip
+
+
+def abstract_batch(experiment: Experiment) -> data.Batch:
+    """Returns the shapes of the global batches of a whole dispatch: [K, B, ...]."""
+    settings = experiment.config.train
+    shape = (_next_end(settings, 0), settings.batch_size)
+    return data.Batch(
+        jax.ShapeDtypeStruct((*shape, *experiment.image_shape), np.uint8), jax.ShapeDtypeStruct(shape, np.int32)
+    )
+
+
+def lower(experiment: Experiment) -> jax.stages.Lowered:
+    """Lowers the program of a dispatch, from shapes alone."""
+    optimizer, train_step = make_step(experiment)
+    state = checkpoint.abstract(jax.eval_shape(make_init(experiment, optimizer)), parallel.replicated())
+    return parallel.lower_train_steps(train_step, state, abstract_batch(experiment))
+
+
+def report(settings: ml_collections.ConfigDict, directory: Path) -> None:
+    """Prints what the run would be and need, and writes nothing.
+
+    Raises:
+        ValueError: as a run would: of the work folder at once, of the data after all else has been said.
+        FileNotFoundError: if there is no data, likewise.
+    """
+    experiment = parallel.raise_on_all(lambda: checked_experiment(settings))
+    parallel.agree(lambda: workdir.check(directory, settings))
+    dry_run.report(experiment, lower(experiment))
+
+
+def dispatches(
+    settings: ml_collections.ConfigDict, source: data.Source, start: int
+) -> Iterator[tuple[int, data.Batch]]:
+    """Yields the step that each dispatch ends with, and this process's rows of its batches, [K, b, ...].
+
+    A dispatch makes `train.steps_per_dispatch` steps, or fewer where something is due: a report, a checkpoint, ...
+    """
+    step, rows = start, parallel.local_rows(settings.train.batch_size)
+    batches = data.batches(
+        source, seed=settings.train.seed, batch_size=settings.train.batch_size, start_step=start, rows=rows
+    )
+    with contextlib.closing(batches):
+        while step < settings.train.num_steps:
+            end = _next_end(settings.train, step)
+            yield end, data.Batch(*map(np.stack, zip(*itertools.islice(batches, end - step), strict=True)))
+            step = end
+
+
+def _next_end(settings: ml_collections.ConfigDict, step: int) -> int:
+    """Returns the step that the dispatch after `step` ends with."""
+    periods = (settings.log_every, settings.checkpoint_every, settings.sample_every, settings.eval_every)
+    due = [(step // every + 1) * every for every in periods if every]
+    return min(step + settings.steps_per_dispatch, settings.num_steps, *due)
+
+
+def _open_checkpoints(
+    settings: ml_collections.ConfigDict, directory: Path, stack: contextlib.ExitStack
+) -> checkpoint.Checkpoints | None:
+    """Takes the work folder for this run alone, until `stack` is closed; None on all processes but 0."""
+    if not parallel.is_primary():
+        return None
+    stack.enter_context(workdir.locked(directory))
+    workdir.write_config(directory, settings)
+    checkpoints = checkpoint.Checkpoints(
+        directory / workdir.CHECKPOINTS, keep=settings.train.keep, keep_period=settings.train.keep_period
+    )
+    return stack.enter_context(contextlib.closing(checkpoints))
+
+
+def _first_state(
+    experiment: Experiment, optimizer: optax.GradientTransformation, checkpoints: checkpoint.Checkpoints | None
+) -> tuple[training.TrainState, int]:
+    """Restores the newest checkpoint of process 0, or starts afresh; returns the state, replicated, and its step."""
+    init_fn = make_init(experiment, optimizer)
+    like = checkpoint.abstract(jax.eval_shape(init_fn), parallel.replicated())
+    restored = parallel.raise_on_all(lambda: checkpoints and checkpoints.restore(like))
+    state = parallel.replicate(parallel.broadcast(restored or init_fn()))
+    start = int(state.step)
+    print(f"Continuing from step {start} in {checkpoints.directory}." if restored else "Starting from scratch.")
+    return state, start
+
+
+def _open_log(settings: ml_collections.ConfigDict, directory: Path, start: int) -> MetricLog:
+    return parallel.raise_on_all(
+        lambda: MetricLog(
+            directory if parallel.is_primary() else None, start_step=start, num_steps=settings.train.num_steps,
+            batch_size=settings.train.batch_size, log_every=settings.train.log_every,
+            learning_rate=training.learning_rate_schedule(settings.optim.lr, settings.optim.warmup_steps),
+        )
+    )  # fmt: skip
+
+
+def _save(
+    checkpoints: checkpoint.Checkpoints | None,
+    log: MetricLog,
+    state: training.TrainState,
+    step: int,
+    *,
+    settings: ml_collections.ConfigDict,
+    stop: StopRequest,
+    leaving: bool,
+) -> None:
+    """Saves the state where a checkpoint is due; a failed save is reported, and on leaving raised on all processes."""
+    if leaving:
+        log.flush()
+        parallel.raise_on_all(lambda: checkpoints and checkpoints.save(state))
+    elif step % settings.checkpoint_every == 0:
+        log.flush()
+        if checkpoints:
+            with _reporting_failed_saves(stop, settings.on_failed_save):
+                checkpoints.save(state)
+    elif checkpoints:
+        with _reporting_failed_saves(stop, settings.on_failed_save):
+            checkpoints.check()
+
+
+@contextlib.contextmanager
+def _reporting_failed_saves(stop: StopRequest, on_failed_save: str) -> Iterator[None]:
+    """Reports that a checkpoint was not written, and goes on, or requests an orderly end."""
+    try:
+        yield
+    except checkpoint.SaveError as error:
+        stopping = on_failed_save == "stop"
+        then = "Stopping" if stopping else "Training goes on to the next save"
+        print(f"{error} {then}; the checkpoints before it are as they were.", file=sys.stderr)
+        if stopping:
+            stop.request(1)
+
+
+def _periodic_events(
+    experiment: Experiment, directory: Path, prepare_evaluation: Callable[[Experiment], EvaluateFn] | None
+) -> list[tuple[int, Callable[[MetricLog, training.TrainState, int], None]]]:
+    """Returns how often grids and scores are due, in steps (0: never), and what makes them."""
+    settings = experiment.config.train
+    sample = sample_files.mapped_sample(experiment)
+
+    def draw_grid(_: MetricLog, state: training.TrainState, step: int) -> None:
+        pixels = _sample_in_batches(sample, state.ema_params, experiment.config.sample)
+        path = directory / workdir.SAMPLES / f"step_{step:08d}.png"
+        parallel.agree(lambda: images.save_png(path, images.grid(pixels)))
+        print(f"Samples of step {step}: {path}")
+
+    if not settings.eval_every:
+        return [(settings.sample_every, draw_grid)]
+    if prepare_evaluation is None:
+        raise ValueError(
+            f"train.eval_every={settings.eval_every} asks for scores, but there is nothing to measure them with: pass "
+            "prepare_evaluation=ddpm_jax.evaluation.prepare, or set it to 0."
+        )
+    evaluate = prepare_evaluation(experiment)
+
+    def log_scores(log: MetricLog, state: training.TrainState, step: int) -> None:
+        model = TrainedModel(experiment, state.ema_params, step, average_name(experiment.config))
+        log.log(step, evaluate(model))
+
+    return [(settings.sample_every, draw_grid), (settings.eval_every, log_scores)]
+
+
+def _sample_in_batches(sample: Callable, params: Any, settings: ml_collections.ConfigDict) -> np.ndarray:
+    """Draws `sample.num_samples` images, uint8 [N, H, W, C]."""
+    indices = np.arange(settings.num_samples)
+    batches = np.array_split(indices, -(-len(indices) // settings.batch_size))
+    return np.concatenate([sample(params, sampling.image_keys(settings.seed, batch)) for batch in batches])
