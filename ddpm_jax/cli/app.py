@@ -108,7 +108,7 @@ def experiment_names() -> list[str]:
 def _with_path_of_experiment(argument: str) -> str:
     """Replaces the name of an experiment by the path of its file: --config=cifar10."""
     flag, equals, name = argument.partition("=")
-    if flag not in ("--config", "-config") or not equals or name.endswith(".py") or Path(name).exists():
+    if flag not in ("--config", "-config") or not equals or name.endswith(".py") or Path(name).is_file():
         return argument
     if name not in experiment_names():
         raise flags.Error(

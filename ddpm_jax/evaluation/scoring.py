@@ -1,6 +1,7 @@
 """`evaluate`: measures a trained model, or any images. The command line, training and the paper's tables call it."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def evaluate(
     num_timesteps: int | None = None,
     batch_size: int | None = None,
     seed: int = 0,
-    folder: Path | None = None,
+    folder: str | os.PathLike | None = None,
 ) -> list[Score]:
     """Measures a trained model, or given samples, with the metrics that are named.
 
@@ -68,6 +69,7 @@ def evaluate(
         signals.Stopped: if a signal requested it.
     """
     check_metrics(metrics, METRICS, name="metrics")
+    folder = Path(folder) if folder else None
     needs_model = [metric for metric in metrics if metric in OF_PREDICTIONS + OF_LIKELIHOOD]
     if model is None and (needs_model or samples is None):
         raise ValueError(f"{', '.join(needs_model or metrics)} measures a model, and there is none.")

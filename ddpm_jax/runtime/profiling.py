@@ -29,7 +29,7 @@ class Traced:
     To be entered as a context: a trace that is incomplete on leaving is written as far as it got.
 
     Args:
-        train_steps: `(state, pixels [K, ...], ...) -> pytree of arrays`, K steps a call.
+        train_steps: `(state, batch, ...) -> pytree of arrays`, K steps a call for a batch of arrays [K, ...].
         steps: to be traced, and with them the whole calls that they lie in. Those of a run's first call show little
             but the compilation.
         start_step: steps done before the first call.
@@ -49,13 +49,13 @@ class Traced:
     ) -> None:
         self._stop()
 
-    def __call__(self, state: Any, pixels: Any, *rest: Any) -> Any:
+    def __call__(self, state: Any, batch: Any, *rest: Any) -> Any:
         """Calls `train_steps`, traced if this call contains any of the steps."""
-        before, self._step = self._step, self._step + len(pixels)
+        before, self._step = self._step, self._step + len(jax.tree.leaves(batch)[0])
         if self._steps and before < self._steps[-1] and self._step >= self._steps[0] and not self._tracing:
             jax.profiler.start_trace(self._directory)
             self._tracing = True
-        result = self._train_steps(state, pixels, *rest)
+        result = self._train_steps(state, batch, *rest)
         if self._tracing and self._step >= self._steps[-1]:
             jax.block_until_ready(result)  # else the trace ends before the devices have begun
             self._stop()
