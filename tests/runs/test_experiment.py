@@ -16,8 +16,8 @@ from ddpm_jax.runs.experiment import make_experiment
 CONFIGS = sorted(path.stem for path in Path(configs.__file__).parent.glob("[!_]*.py"))
 # Of the released architecture (Appendix B: 35.7 and 114 million); learned variances double the last convolution.
 PARAMETERS = {
-    "cifar10": 35_746_307, "default": 35_746_307, "celebahq256": 113_673_219, "lsun_bedroom": 113_673_219, "lsun_church": 113_673_219,
-    "lsun_cat": 113_673_219, "lsun_bedroom_large": 255_677_955, "table2_eps_kl": 35_746_307,
+    "cifar10": 35_746_307, "default": 35_746_307, "celebahq256": 113_673_219, "lsun_bedroom": 113_673_219,
+    "lsun_church": 113_673_219, "lsun_cat": 113_673_219, "lsun_bedroom_large": 255_677_955, "table2_eps_kl": 35_746_307,
     "table2_eps_learned": 35_749_766, "table2_xprev_kl": 35_746_307, "table2_xprev_learned": 35_749_766,
     "table2_xprev_mse": 35_746_307, "digits": 701_345,
 }  # fmt: skip
