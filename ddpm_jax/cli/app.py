@@ -31,31 +31,34 @@ def run(define_flags: Callable[[], None], work: Callable[..., int], *, doc: str,
 
     def main(argv: list[str]) -> int:
         logging.set_verbosity(logging.WARNING)
+        watch = None
         try:
-            _join(flags.FLAGS)
-            return work(flags.FLAGS, argv[1:]) if positional else work(flags.FLAGS)
+            watch = _join(flags.FLAGS)
+            code = work(flags.FLAGS, argv[1:]) if positional else work(flags.FLAGS)
         except Stopped as stopped:
             print(stopped)
-            return stopped.exit_code
-        except (ValueError, OSError, ArithmeticError) as error:
-            message = str(error)
-        except jax.errors.JaxRuntimeError as error:
-            if jax.process_count() == 1:
-                raise
-            message = (
-                "Lost another process; start all again, and the run continues from its last checkpoint "
-                f"({str(error).splitlines()[0][:300]})"
-            )
-        except Exception:  # a mistake of ours: the others must not wait for this process
-            if jax.process_count() == 1:
-                raise
-            traceback.print_exc()
-            parallel.leave(1)
-        print(f"{command_name()}: {message}", file=sys.stderr)
-        parallel.leave(1)
-        return 1
+            code = stopped.exit_code
+        except Exception as error:
+            if watch and not (_is_of_a_collective(error) and watch.wait_for_loss()):
+                watch.stop()
+            if not isinstance(error, (ValueError, OSError, ArithmeticError)):  # a mistake of ours
+                if jax.process_count() == 1:
+                    raise
+                traceback.print_exc()
+            else:
+                print(f"{command_name()}: {error}", file=sys.stderr)
+            parallel.leave(1)  # the others must not wait for this process
+            return 1
+        if watch:
+            watch.finish()
+        return code
 
     app.run(main, flags_parser=lambda argv: parse(argv, doc=doc, positional=positional))
+
+
+def _is_of_a_collective(error: Exception) -> bool:
+    """Tells whether an error may come from a lost peer rather than from this process."""
+    return isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error)
 
 
 def command_name() -> str:
@@ -139,7 +142,7 @@ def _define_process_flags() -> None:
     )
 
 
-def _join(values: flags.FlagValues) -> None:
+def _join(values: flags.FlagValues) -> parallel.PeerWatch | None:
     parallel.initialize(
         mode=values.distributed,
         coordinator_address=values.coordinator_address,
@@ -151,3 +154,4 @@ def _join(values: flags.FlagValues) -> None:
     parallel.check_initialized()
     if not parallel.is_primary():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+    return parallel.watch_peers(values.coordinator_address)

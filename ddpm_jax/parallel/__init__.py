@@ -1,6 +1,7 @@
 """Devices and processes: the one place that names meshes, devices and processes.
 
 processes.py   how the processes of a run meet, fail together, and share what one of them knows
+watch.py       how a process that is lost is noticed
 devices.py     how a state is replicated, a batch is split, and work is mapped over the devices
 
 Every process runs the same program and makes the same calls, as JAX's multi-controller runtime wants it. Process 0
@@ -34,10 +35,13 @@ from ddpm_jax.parallel.processes import (
     own_folder,
     raise_on_all,
     read_on_primary,
+    watch_peers,
 )
+from ddpm_jax.parallel.watch import PeerWatch
 
 __all__ = [
     "AXIS",
+    "PeerWatch",
     "ProcessError",
     "agree",
     "broadcast",
@@ -57,4 +61,5 @@ __all__ = [
     "replicate",
     "replicated",
     "saveable",
+    "watch_peers",
 ]

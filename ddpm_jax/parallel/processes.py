@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from ddpm_jax.parallel.watch import PeerWatch, listen
 from ddpm_jax.runtime.signals import Stopped
 
 _MESSAGE_BYTES = 2000
@@ -42,7 +44,7 @@ def initialize(
         num_processes: of the run.
         process_id: from 0.
         timeout_s: for all to come together. Past it, the process says so and ends.
-        heartbeat_timeout_s: a process not heard of for this long is taken for dead, and the others end.
+        heartbeat_timeout_s: a process not heard of for this long is taken for dead, and JAX ends the others.
 
     Raises:
         ValueError: if what is given is not enough or makes no sense.
@@ -78,6 +80,24 @@ def initialize(
         ) from error
     finally:
         watchdog.cancel()
+    # Gloo's first collective fails where the processes reach it more than 30 s apart: have it while all are here.
+    multihost_utils.sync_global_devices("ddpm_jax.initialize")
+
+
+def watch_peers(coordinator_address: str | None) -> PeerWatch | None:
+    """Starts to watch the other processes of the run; None for a process alone.
+
+    Args:
+        coordinator_address: host:port of process 0, where it was given.
+    """
+    if jax.process_count() == 1:
+        return None
+    server = listen() if is_primary() else None
+    host = coordinator_address.rpartition(":")[0].strip("[]") if coordinator_address else socket.gethostname()
+    host, port = agree(lambda: [host, server.getsockname()[1]])
+    return PeerWatch(
+        process=jax.process_index(), num_processes=jax.process_count(), address=(host, port), server=server
+    )
 
 
 def check_initialized() -> None:
