@@ -2,18 +2,17 @@
 
 The one file that knows Orbax. A checkpoint is a folder `<step>/` with an item for each part that is read alone:
 `params`, `ema_params`, and `optimizer`, the rest of the state. The config lies beside them (`workdir.py`).
-`checksums.json` in it holds the SHA-256 of each file, so that a damaged one is noticed before it is read.
+`checksums.py` notices a damaged one before it is read.
 """
 
 import contextlib
 import errno
-import hashlib
-import json
 import os
 import re
 import shutil
 import sys
-from collections.abc import Container, Iterator
+import time
+from collections.abc import Iterator
 from logging import LogRecord, getLogger
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,11 @@ from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from ddpm_jax import parallel
+from ddpm_jax.runs import checksums, workdir
 from ddpm_jax.training import TrainState
 
-_CHECKSUMS = "checksums.json"
 _UNFINISHED = ".orbax-checkpoint-tmp*"
+_TRIES, _PAUSE_S = 100, 0.1  # of a reader beside a run, which may delete what was just listed
 
 
 class SaveError(OSError):
@@ -107,21 +107,22 @@ class Checkpoints:
     def restore(self, like: TrainState) -> TrainState | None:
         """Restores the newest state that can be read; None where there is no checkpoint at all.
 
-        A checkpoint that cannot be read is named in a warning, set aside as `unreadable-<step>` beside the others,
-        and the one before it is used.
+        A damaged checkpoint is named in a warning, set aside as `unreadable-<step>` beside the others, and the one
+        before it is used.
 
         Args:
             like: from `abstract`, with the sharding wanted now; the devices at the time of saving do not matter.
 
         Raises:
             ValueError: if there are checkpoints and none can be read: starting from scratch would lose them.
+            RestoreError: if one that is whole cannot be restored; all stay where they are.
         """
         self._manager.wait_until_finished()
         for step in reversed(self.steps()):
             try:
                 items = _read(self.directory / str(step), _items(like))
             except UnreadableError as error:
-                aside = self.directory / f"unreadable-{step}"
+                aside = workdir.free_name(self.directory / f"unreadable-{step}")
                 logging.warning("%s It is set aside as %s.", error, aside.name)
                 os.replace(self.directory / str(step), aside)
                 self._manager.reload()
@@ -168,13 +169,15 @@ class Checkpoints:
     def _write_checksums(self) -> None:
         # Orbax calls this when all items are written, before it renames the folder: so both become visible at once.
         (folder,) = self.directory.glob(f"{self._saving}{_UNFINISHED}")
-        files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-        checksums = {str(path.relative_to(folder)): _checksum(path) for path in files}
-        (folder / _CHECKSUMS).write_text(json.dumps(checksums, indent=1))
+        checksums.write(folder)
 
 
 class UnreadableError(ValueError):
-    """A checkpoint is damaged."""
+    """A checkpoint is damaged: its checksums say so."""
+
+
+class RestoreError(ValueError):
+    """A checkpoint is not known to be damaged, and could not be restored: it does not fit, or memory is short, ..."""
 
 
 def abstract(tree: Any, sharding: jax.sharding.Sharding) -> Any:
@@ -196,20 +199,41 @@ def restore_weights(directory: Path, name: str, like: Any, *, step: int | None =
 
     Raises:
         FileNotFoundError: if there is no checkpoint, or none of that step.
-        UnreadableError: if it is damaged, or none can be read.
+        UnreadableError: if it is damaged, or all are.
+        RestoreError: if it could not be restored for another reason.
     """
-    steps = sorted(int(path.name) for path in Path(directory).glob("*") if path.name.isdecimal())
-    if not steps:
-        raise FileNotFoundError(f"There is no checkpoint in {directory}: train first.")
-    if step not in (None, *steps):
-        raise FileNotFoundError(f"There is no checkpoint of step {step} in {directory}; there are {steps}.")
-    candidates = steps[::-1] if step is None else [step]
-    for candidate in candidates:
+    directory, damaged = Path(directory), []
+    for _ in range(_TRIES):
+        steps = _listed_steps(directory)
+        if step not in (None, *steps):
+            raise FileNotFoundError(f"There is no checkpoint of step {step} in {directory}; there are {steps}.")
+        candidates = [found for found in steps if step in (None, found) and found not in damaged]
+        if not candidates:
+            break
+        folder = directory / str(candidates[-1])
         try:
-            return candidate, _read(Path(directory) / str(candidate), {name: like})[name]
-        except UnreadableError as error:
-            logging.warning("%s", error)
-    raise UnreadableError(f"Of the checkpoints {candidates} in {directory} none can be read.")
+            return candidates[-1], _read(folder, {name: like})[name]
+        except (UnreadableError, RestoreError) as error:
+            time.sleep(_PAUSE_S)  # until it is gone, if it is being deleted
+            if folder.exists():
+                if isinstance(error, RestoreError):
+                    raise
+                logging.warning("%s", error)
+                damaged.append(candidates[-1])
+    raise UnreadableError(f"Of the checkpoints {damaged or candidates} in {directory} none can be read.")
+
+
+def _listed_steps(directory: Path) -> list[int]:
+    """Lists the steps of all checkpoints, ascending.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    for _ in range(3):  # a listing can miss both the one that a run deletes and the one that it has just written
+        if steps := sorted(int(path.name) for path in directory.glob("*") if path.name.isdecimal()):
+            return steps
+        time.sleep(_PAUSE_S)
+    raise FileNotFoundError(f"There is no checkpoint in {directory}: train first.")
 
 
 def _this_process_alone() -> ocp.options.MultiprocessingOptions:
@@ -246,27 +270,20 @@ def _items(state: TrainState) -> dict[str, Any]:
 
 
 def _read(folder: Path, like: dict[str, Any]) -> dict[str, Any]:
-    """Reads the named items of a checkpoint; raises UnreadableError."""
+    """Reads the named items of a checkpoint.
+
+    Raises:
+        UnreadableError: if it is damaged.
+        RestoreError: if anything else kept it from being restored.
+    """
     try:
-        _verify(folder, json.loads((folder / _CHECKSUMS).read_text()), items=like)
+        checksums.verify(folder, items=like)
         with ocp.StandardCheckpointer(multiprocessing_options=_this_process_alone()) as checkpointer:
             return {name: checkpointer.restore(folder.absolute() / name, item) for name, item in like.items()}
-    except Exception as error:  # whatever Orbax and TensorStore raise for a damaged file
-        lines = str(error).strip().splitlines() or [""]
-        raise UnreadableError(f"The checkpoint {folder} cannot be read: {lines[0][:300]}.") from error
-
-
-def _verify(folder: Path, checksums: dict[str, str], *, items: Container[str]) -> None:
-    root = folder.resolve()
-    for name, digest in checksums.items():
-        path = (root / name).resolve()
-        # The checkpoint may be somebody else's; what is not in it is not opened: a pipe would block for ever.
-        if not path.is_relative_to(root):
-            raise ValueError(f"{_CHECKSUMS} names {name!r}, which lies outside")
-        if name.split("/")[0] in items and not (path.is_file() and _checksum(path) == digest):
-            raise ValueError(f"{name} is damaged")
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    except checksums.DamagedError as error:
+        raise UnreadableError(f"The checkpoint {folder} cannot be read: {error}.") from error
+    except Exception as error:  # whatever Orbax and TensorStore raise
+        reason = _reason(error).split(". ")[0].rstrip(".:")
+        if isinstance(error, ValueError):
+            reason += ", so it is of another network than config.json describes"
+        raise RestoreError(f"The checkpoint {folder} was not restored, and is left as it is: {reason}.") from error

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import socket
@@ -34,6 +35,12 @@ def read_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
             return config.from_json(file.read(_MAX_CONFIG_CHARACTERS))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def free_name(path: Path) -> Path:
+    """Returns a path that nothing has: this one, or with -2, -3, ... after its name."""
+    paths = (path.with_name(f"{path.name}-{i}") if i > 1 else path for i in itertools.count(1))
+    return next(free for free in paths if not os.path.lexists(free))
 
 
 def recent_loss(workdir: str | os.PathLike, step: int, *, reports: int = 10) -> float | None:

@@ -1,10 +1,12 @@
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import os
 import resource
 import shutil
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -211,3 +213,98 @@ def test_weights_are_read_alone_and_nothing_is_changed(folder, warnings_said):
         checkpoint.restore_weights(folder, "ema_params", LIKE.ema_params, step=20)
     with pytest.raises(FileNotFoundError, match=r"no checkpoint of step 15 in .*; there are \[10, 20\]"):
         checkpoint.restore_weights(folder, "params", LIKE.params, step=15)
+
+
+def other_network():
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(tuple(n + 1 for n in x.shape), x.dtype, sharding=x.sharding), LIKE
+    )
+
+
+@contextlib.contextmanager
+def few_files():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as stack:
+        lowest_free = stack.enter_context(open(os.devnull)).fileno()
+        stack.enter_context(open(os.devnull))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        yield
+
+
+def no_memory(*_):
+    raise MemoryError
+
+
+@pytest.mark.parametrize(
+    ("cause", "reason"),
+    [
+        ("network", r"Requested shape: \(\d+, ?\d*\) .*, so it is of another network than config.json describes"),
+        ("tree", ".* tree structures do not match, so it is of another network than config.json describes"),
+        ("files", "Too many open files"),
+        ("memory", "MemoryError"),
+    ],
+)
+def test_a_whole_checkpoint_that_cannot_be_restored_stays_and_the_reason_is_one_sentence(
+    folder, monkeypatch, warnings_said, cause, reason
+):
+    saved, like, limit = opened(folder), LIKE, contextlib.nullcontext()
+    if cause == "network":
+        like = other_network()
+    elif cause == "tree":
+        like = LIKE.replace(params=LIKE.params | {"other": LIKE.step})
+    elif cause == "files":
+        limit = few_files()
+    else:
+        monkeypatch.setattr(checkpoint.ocp.StandardCheckpointer, "restore", no_memory)
+    message = rf"^The checkpoint {folder / '20'} was not restored, and is left as it is: {reason}\.$"
+    with limit, pytest.raises(checkpoint.RestoreError, match=message):
+        saved.restore(like)
+    if cause != "files":  # there it cannot even list them
+        with pytest.raises(checkpoint.RestoreError, match=message):
+            checkpoint.restore_weights(folder, "params", like.params)
+    assert sorted(path.name for path in folder.iterdir()) == ["10", "20"]
+    assert not warnings_said()
+    monkeypatch.undo()
+    assert_state(saved.restore(LIKE), make_state(20))
+
+
+def test_a_checkpoint_that_is_set_aside_twice_gets_a_free_name(folder, warnings_said):
+    for _ in range(3):
+        damage_by_one_bit(largest_file(folder / "20"))
+        saved = opened(folder)
+        assert_state(saved.restore(LIKE), make_state(10))
+        saved.save(make_state(20))
+        saved.close()
+    names = ["unreadable-20", "unreadable-20-2", "unreadable-20-3"]
+    assert sorted(path.name for path in folder.glob("unreadable-*")) == names
+    assert [said.split()[-1] for said in warnings_said()] == [f"{name}." for name in names]
+
+
+def test_a_reader_beside_a_run_that_keeps_one_finds_it_always(tmp_path, warnings_said):
+    saved, done, step = opened(tmp_path, keep=1), threading.Event(), 0
+    saved.save(make_state(1))
+    saved.wait()
+
+    def train():
+        for newer in itertools.takewhile(lambda _: not done.is_set(), itertools.count(2)):
+            saved.save(make_state(newer))
+
+    run = threading.Thread(target=train)
+    run.start()
+    try:
+        while step < 30:
+            step, weights = checkpoint.restore_weights(tmp_path, "params", LIKE.params)
+            assert_state(weights, make_state(step).params)
+    finally:
+        done.set()
+        run.join()
+        saved.close()
+    assert not warnings_said()
+
+
+def test_a_listing_that_misses_everything_is_repeated(folder, monkeypatch):
+    listed, glob = [], type(folder).glob
+    monkeypatch.setattr(type(folder), "glob", lambda *args: listed.append(args) or (glob(*args) if listed[1:] else []))
+    assert checkpoint.restore_weights(folder, "params", LIKE.params)[0] == 20
+    assert len(listed) == 2
