@@ -18,6 +18,9 @@ from PIL import Image
 from ddpm_jax.data import image_folder, load, source
 from ddpm_jax.data.decode import BrokenImageError, decode
 from ddpm_jax.data.source import Record, Records
+from ddpm_jax.evaluation import results
+from ddpm_jax.metrics import inception
+from ddpm_jax.runtime import foreign_files
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [*ROOT.glob("*.py"), *(ROOT / "ddpm_jax").rglob("*.py"), *(ROOT / "configs").glob("*.py")]
@@ -79,7 +82,7 @@ def test_no_code_of_ours_reads_what_could_run_code():
 
 
 def test_numpy_unpickles_nothing_unasked(tmp_path):
-    """`sample.py` reads .npz, `resumable.py` maps .npy: as here."""
+    """`foreign_files.py` reads .npz, `resumable.py` maps .npy: as here."""
     made = tmp_path / "made"
     array = np.array([Payload(made)], dtype=object)
     np.savez(tmp_path / "hostile.npz", arr_0=array)
@@ -255,3 +258,74 @@ def test_a_size_below_zero_does_not_lead_back_for_ever(tmp_path, size, packing):
 def test_headers_of_headers_without_end_are_refused(tmp_path):
     with pytest.raises(ValueError, match="readable tar of images .*recursion"):
         packed(tmp_path / "a.tar", *[(tarfile.XHDTYPE, None, b"16 comment=this\n")] * 1000)
+
+
+@pytest.mark.parametrize("packing", ["gz", "xz", "bz2"])
+@pytest.mark.parametrize("name", ["bomb.bin", "bomb.png"])
+def test_a_few_bytes_that_unpack_to_many_are_not_unpacked(tmp_path, monkeypatch, packing, name):
+    path, picture = tmp_path / f"a.tar.{packing}", encode(Image.new("L", (4, 4), 5))
+
+    def pack():
+        with tarfile.open(path, f"w:{packing}") as tar:
+            for name_, content in ((name, bytes(2**22)), ("good.png", picture)):
+                member = tarfile.TarInfo(name_)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+
+    pack()
+    image_folder.open_image_folder(str(path), split="train")  # of 4 MiB, which are no harm
+    monkeypatch.setattr(foreign_files, "_MOST_BYTES", 2**20)
+    with pytest.raises(ValueError, match=f"its {path.stat().st_size} bytes unpack to more than 1048576"):
+        image_folder.open_image_folder(str(path), split="train")
+
+
+def test_a_map_of_holes_without_end_is_not_read(tmp_path):
+    member = tarfile.TarInfo("holes.png")
+    member.type = tarfile.GNUTYPE_SPARSE
+    header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    header[482] = 1
+    header[148:156] = b"%06o\0 " % (sum(header[:148]) + 256 + sum(header[156:]))
+    (tmp_path / "a.tar").write_bytes(header + bytes(10**5))
+    with pytest.raises(ValueError, match="map of holes may have any length"):
+        image_folder.open_image_folder(str(tmp_path / "a.tar"), split="train")
+    with tarfile.open(tmp_path / "b.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo("holes.png")
+        member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+        member.size = 10**5
+        tar.addfile(member, io.BytesIO(b"99999999\n" + b"1\n" * 50_000))
+    with pytest.raises(ValueError, match="map of holes may have any length"):
+        image_folder.open_image_folder(str(tmp_path / "b.tar"), split="train")
+
+
+@pytest.mark.parametrize("packing", ["tar", "tar.gz"])
+def test_names_in_an_archive_say_nothing_to_the_terminal(tmp_path, caplog, packing):
+    path, picture = tmp_path / f"a.{packing}", encode(Image.new("L", (4, 4), 5))
+    with tarfile.open(path, "w:gz" if packing.endswith("gz") else "w") as tar:
+        members = [(f"c/{i}.png", picture) for i in range(150)]
+        for name, content in [*members, ("c/\x1b]0;owned\x07.png", b"broken"), ("/\x1b[2J", b"")]:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    source_ = load("image_folder", data_dir=str(path), image_size=(4, 4), channels=1)
+    assert len(source_) == 150
+    assert r"c/\x1b]0;owned\x07.png" in caplog.text
+    assert r"first: /\x1b[2J" in caplog.text
+    assert all(record.getMessage().isprintable() for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    "entries", [b"", b"{", b"\xff", b"[1]", b'[{"metric": "fid", "name": "FID", "value": 1}]', b'{"a": 1}', b"null"]
+)
+def test_damaged_scores_are_refused_and_kept(tmp_path, entries):
+    file = tmp_path / "metrics.json"
+    file.write_bytes(entries)
+    for use in (results.read, lambda file: results.write(file, [results.Score("fid", "FID", 1.0)], settings={})):
+        with pytest.raises(ValueError, match="metrics.json' is no list of scores"):
+            use(file)
+    assert file.read_bytes() == entries
+
+
+def test_weights_that_are_empty_are_called_so(tmp_path):
+    (tmp_path / "w.pth").touch()
+    with pytest.raises(ValueError, match="w.pth' is not .* weights that can be read .it is empty.*"):
+        inception.read(tmp_path / "w.pth")

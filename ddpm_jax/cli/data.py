@@ -11,7 +11,7 @@ import sys
 from absl import flags
 
 from ddpm_jax.data.prepare import prepare
-from ddpm_jax.data.tfds import one_line
+from ddpm_jax.runtime.foreign_files import cause
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
     try:
         print(f"{name} is ready in {prepare(name, data_dir=values.data_dir)}")
     except Exception as error:  # TFDS raises nearly anything: no network, a checksum, files to be fetched by hand, ...
-        sys.exit(f"Cannot prepare {name!r}: {one_line(error)}")  # with code 1
+        sys.exit(f"Cannot prepare {name!r}: {cause(error)}")  # with code 1
 
 
 def _define_flags() -> flags.FlagValues:

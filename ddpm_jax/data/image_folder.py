@@ -8,21 +8,23 @@ A tar is never unpacked: a plain one is read in place, a compressed one from fro
 
 import functools
 import logging
-import lzma
 import os
 import posixpath
 import tarfile
 import weakref
-import zlib
 from collections.abc import Iterator
+
+from tqdm import tqdm
 
 from ddpm_jax.data.decode import EXTENSIONS
 from ddpm_jax.data.source import Record, Records
+from ddpm_jax.runtime import foreign_files
 
 _log = logging.getLogger(__name__)
 _SPLITS = ("train", "test", "val", "valid", "validation")
 _MAX_FILE_BYTES = 2**29  # The largest image that Pillow decodes has 2^28 bytes in 8-bit RGB.
 _MAX_HEADER_BYTES = 2**20  # A path has at most 4096.
+_SPARSE_CONTINUES = 482  # In the header of a sparse file: whether its map goes on in more headers.
 # Members that tarfile reads into memory as it lists a tar: they hold a long name or more about the next member.
 _HEADERS = (
     tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
@@ -110,11 +112,16 @@ def _open_folder(root: str, *, split: str) -> Records:
         with open(os.path.join(root, paths[i]), "rb") as file:
             return Record(file.read(_MAX_FILE_BYTES), labels[i])  # a larger file fails to decode
 
-    return Records(size=len(paths), class_names=class_names, name=lambda i: os.path.join(root, paths[i]), read=read)
+    return Records(
+        size=len(paths),
+        class_names=class_names,
+        name=lambda i: foreign_files.printable(os.path.join(root, paths[i])),
+        read=read,
+    )
 
 
 class _Member(tarfile.TarInfo):
-    """Describes a member of a tar, and refuses one whose listing would take much memory."""
+    """Describes a member of a tar, and refuses one whose listing would take much memory or time."""
 
     @classmethod
     def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Member":
@@ -122,16 +129,28 @@ class _Member(tarfile.TarInfo):
         member = super().frombuf(buf, encoding, errors)
         if member.type in _HEADERS and member.size > _MAX_HEADER_BYTES:
             raise tarfile.TarError(f"a header of {member.size} bytes, more than {_MAX_HEADER_BYTES}")
+        if member.type == tarfile.GNUTYPE_SPARSE and buf[_SPARSE_CONTINUES]:
+            raise tarfile.TarError("a sparse file whose map of holes may have any length")
         return member
+
+    def _proc_gnusparse_10(self, *_: object) -> None:  # tarfile's, of a map that stands among the data
+        raise tarfile.TarError("a sparse file whose map of holes may have any length")
 
 
 def _list_tar(path: str, *, mode: str) -> dict[str, tuple[int, int]]:
     """Maps each file's name to where its data lies in the (decompressed) archive: (offset, bytes)."""
     files, refused = {}, []
+    size = os.path.getsize(path)
+    most = foreign_files.most_unpacked_bytes(size)
     with tarfile.open(path, mode, tarinfo=_Member) as tar:
-        for member in tar:
+        # The bar appears after two seconds, and only if stderr is a terminal.
+        for member in tqdm(tar, desc="listing the archive", unit="file", delay=2.0, disable=None):
             if member.size < 0:  # the iteration would go back, and never end
                 raise tarfile.TarError(f"{member.name!r} has {member.size} bytes")
+            if tar.offset > most:  # it has not been unpacked so far yet
+                raise tarfile.TarError(
+                    f"its {size} bytes unpack to more than {most}: unpack it into a folder if you trust it"
+                )
             name = posixpath.normpath(member.name)
             leads_out = name.startswith(("/", "../")) or name == ".."
             if member.isreg() and not member.issparse() and not leads_out and member.size <= _MAX_FILE_BYTES:
@@ -145,24 +164,23 @@ def _list_tar(path: str, *, mode: str) -> dict[str, tuple[int, int]]:
     if refused:
         _log.warning(
             "%s: ignored %d members: links, devices, sparse or huge files, and paths that lead out of it (first: %s).",
-            *(path, len(refused), refused[0]),
+            *(foreign_files.printable(path), len(refused), foreign_files.printable(refused[0])),
         )
     return files
 
 
 def _open_tar(path: str, *, split: str) -> Records:
-    try:
+    with foreign_files.reading(path, "is not a folder, nor a whole and readable tar of images"):
         try:
             files, compressed = _list_tar(path, mode="r:"), False
         except tarfile.ReadError:
             files, compressed = _list_tar(path, mode="r:*"), True
-    except (tarfile.TarError, EOFError, OSError, RecursionError, lzma.LZMAError, zlib.error) as error:
-        reason = str(error).split("\n")[0].rstrip(":")
-        raise ValueError(f"{path!r} is not a folder, nor a whole and readable tar of images ({reason}).") from error
     paths, classes = _select(list(files), split=split, root=path)
     class_names, labels = _labels(classes)
     places = [files[name] for name in paths]
-    records = functools.partial(Records, size=len(paths), class_names=class_names, name=lambda i: f"{path}:{paths[i]}")
+    records = functools.partial(
+        Records, size=len(paths), class_names=class_names, name=lambda i: foreign_files.printable(f"{path}:{paths[i]}")
+    )
     if compressed:
         return records(read=None, scan=functools.partial(_scan_tar, path, places=places, labels=labels))
     descriptor = os.open(path, os.O_RDONLY)

@@ -9,17 +9,13 @@ from typing import Any
 import numpy as np
 
 from ddpm_jax.data.source import Record, Records
+from ddpm_jax.runtime import foreign_files
 
 
 def prepare_command(name: str, *, data_dir: str) -> str:
     """Returns the command line that prepares a data set."""
     command = f"python -m ddpm_jax.data prepare {shlex.quote(name)}"
     return command + (f" --data_dir={shlex.quote(data_dir)}" if data_dir else "")
-
-
-def one_line(error: Exception) -> str:
-    """Returns the message of an error on one line, without its final full stop."""
-    return " ".join(str(error).split()).rstrip(".")
 
 
 def open_builder(name: str, *, data_dir: str, **kwargs: Any) -> Any:
@@ -48,8 +44,8 @@ def open_builder(name: str, *, data_dir: str, **kwargs: Any) -> Any:
         near = difflib.get_close_matches(name.split("/")[0], known)
         hint = f"; did you mean {' or '.join(near)}?" if near else "; other names are digits and image_folder."
         raise ValueError(f"{name!r} is not a data set that TFDS knows or that lies in data_dir{hint}") from None
-    except (ValueError, AssertionError) as error:
-        raise ValueError(f"TFDS cannot open {name!r}: {one_line(error)}.") from error
+    except Exception as error:  # TFDS raises nearly anything where its files are damaged
+        raise ValueError(f"TFDS cannot open {name!r}: {foreign_files.cause(error)}.") from error
 
 
 def wrong_format_message(name: str, builder: Any) -> str:
@@ -75,6 +71,16 @@ def _check_image_feature(name: str, features: Any) -> None:
         raise ValueError(f"the 'image' feature of {name!r} is {feature}; it must be an image of 8 or 16 bits.")
 
 
+def _check_shards(name: str, builder: Any, split: str) -> None:
+    """Raises FileNotFoundError if files of the split are missing; array_record would say so when it comes to them."""
+    shards = [str(part.filename) for part in builder.info.splits[split].file_instructions]
+    if missing := [shard for shard in shards if not os.path.isfile(shard)]:
+        raise FileNotFoundError(
+            f"{len(missing)} of the {len(shards)} files of {name!r} {split} are missing (first: {missing[0]!r}): copy "
+            "the data set again, or delete it and prepare it again."
+        )
+
+
 def open_tfds(name: str, *, split: str, data_dir: str) -> Records:
     """Opens a split of a prepared data set.
 
@@ -82,7 +88,7 @@ def open_tfds(name: str, *, split: str, data_dir: str) -> Records:
     `ClassLabel`, in its own order.
 
     Raises:
-        FileNotFoundError: if it has not been prepared; the message contains the command that does so.
+        FileNotFoundError: if it has not been prepared, or files of it are missing; the message says what to do.
         ValueError: if TFDS does not know the name or the split, the files are not array_record, or it has no images.
     """
     import tensorflow_datasets as tfds
@@ -102,13 +108,17 @@ def open_tfds(name: str, *, split: str, data_dir: str) -> Records:
         raise ValueError(wrong_format_message(name, builder)) from error
     except ValueError as error:
         raise ValueError(
-            f"{name!r} has no split {split!r} ({one_line(error)}); it has {', '.join(builder.info.splits)}."
+            f"{name!r} has no split {split!r} ({foreign_files.cause(error)}); it has {', '.join(builder.info.splits)}."
         ) from error
+    _check_shards(name, builder, split)
     has_classes = "label" in features and isinstance(features["label"], tfds.features.ClassLabel)
     class_names = tuple(features["label"].names) if has_classes else ()
 
     def read(i: int) -> Record:
-        row = rows[i]
-        return Record(row["image"], int(row["label"]) if has_classes else 0)
+        with foreign_files.reading(str(builder.data_dir), f"cannot be read at image {i} of {split}"):
+            row = rows[i]
+            if row["image"] is None:  # as TFDS reads a record that is not there
+                raise ValueError("the image is not there")
+            return Record(row["image"], int(row["label"]) if has_classes else 0)
 
     return Records(size=len(rows), class_names=class_names, name=lambda i: f"{name} {split}[{i}]", read=read)

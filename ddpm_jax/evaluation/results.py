@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ddpm_jax.runtime import files
+from ddpm_jax.runtime import files, foreign_files
 
 FILE = "metrics.json"
+_FIELDS = {"metric", "name", "value", "settings"}
 _WRITTEN = ("metric", "name", "value", "error", "error_name")
 
 
@@ -47,8 +48,18 @@ class Score(NamedTuple):
 
 
 def read(file: Path) -> list[dict[str, Any]]:
-    """Reads the entries of a file, none if it is not there."""
-    return json.loads(file.read_text()) if file.is_file() else []
+    """Reads the entries of a file, none if it is not there.
+
+    Raises:
+        ValueError: if it is damaged, or holds anything but entries.
+    """
+    if not file.is_file():
+        return []
+    with foreign_files.reading(file, "is no list of scores"):
+        entries = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(entries, list) or not all(entry.keys() >= _FIELDS for entry in entries):
+            raise ValueError(f"its entries must have {', '.join(sorted(_FIELDS))}")
+    return entries
 
 
 def find(file: Path, *, settings: dict[str, Any]) -> list[Score]:

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ddpm_jax.runtime import foreign_files
+
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001
 _DTYPES = {
@@ -32,18 +34,6 @@ _DTYPES = {
     "FloatStorage": "<f4",
     "DoubleStorage": "<f8",
 }
-# The errors that reading a damaged pickle or archive can raise, besides ValueError.
-_DAMAGE = (
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    RuntimeError,  # of a zip: encrypted, or packed as zipfile does not unpack; of a pickle: nested too deep
-    TypeError,
-)
 
 
 class _Storage(NamedTuple):
@@ -104,15 +94,18 @@ def _unpickle(file: io.BufferedIOBase) -> Any:
     """Unpickles the next object in the file.
 
     Raises:
-        ValueError: if the pickle numbers an object beyond its own length: Python's unpickler allocates memory for all
-            smaller numbers, so that six bytes can ask for gigabytes.
+        ValueError: if it is damaged; if it numbers an object beyond its own length: Python's unpickler allocates memory
+            for all smaller numbers, so that six bytes can ask for gigabytes.
     """
     start = file.tell()
     for opcode, argument, position in pickletools.genops(file):
         if opcode.name.endswith("PUT") and argument > position - start:
             raise ValueError(f"it numbers an object {argument} after {position - start} bytes")
     file.seek(start)
-    return _Unpickler(file).load()
+    try:
+        return _Unpickler(file).load()
+    except pickle.UnpicklingError as error:
+        raise ValueError(foreign_files.cause(error)) from error
 
 
 def _load_tensors(file: io.BufferedIOBase) -> dict[str, _Tensor]:
@@ -126,10 +119,12 @@ def _load_tensors(file: io.BufferedIOBase) -> dict[str, _Tensor]:
     return tensors
 
 
-def _read_zip(file: io.BufferedIOBase) -> dict[str, np.ndarray]:
+def _read_zip(file: io.BytesIO) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(file) as archive:
         if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
             raise ValueError("it is compressed, which torch.save does not do")
+        if sum(info.file_size for info in archive.infolist()) > file.getbuffer().nbytes:
+            raise ValueError("its parts take more bytes than it has")
         pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise ValueError(f"it is an archive with {len(pickles)} files data.pkl, not one")
@@ -143,7 +138,7 @@ def _read_zip(file: io.BufferedIOBase) -> dict[str, np.ndarray]:
     return {name: _array(name, tensor, stored[tensor.storage.key]) for name, tensor in tensors.items()}
 
 
-def _read_legacy(file: io.BufferedIOBase) -> dict[str, np.ndarray]:
+def _read_legacy(file: io.BytesIO) -> dict[str, np.ndarray]:
     magic, version, platform = (_unpickle(file) for _ in range(3))
     if (magic, version) != (_LEGACY_MAGIC, _LEGACY_VERSION):
         raise ValueError("it is in none of torch.save's layouts")
@@ -168,13 +163,8 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
         ValueError: if it is damaged, holds anything but a flat dictionary of tensors, asks for anything else to be
             imported (named in the message, and not done), or a tensor reaches outside its storage.
     """
-    # In memory no read can ask for more than there is, whatever length a damaged file claims.
-    content = Path(path).read_bytes()
-    read = _read_zip if content.startswith(b"PK\x03\x04") else _read_legacy
-    try:
+    with foreign_files.reading(path, "is not a file of weights that can be read"):
+        # In memory no read can ask for more than there is, whatever length a damaged file claims.
+        content = Path(path).read_bytes()
+        read = _read_zip if content.startswith(b"PK\x03\x04") else _read_legacy
         return read(io.BytesIO(content))
-    except ValueError as error:
-        raise ValueError(f"{str(path)!r} is not a file of weights that can be read: {error}.") from error
-    except _DAMAGE as error:
-        problem = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{str(path)!r} is not a file of weights, or damaged ({problem}).") from error

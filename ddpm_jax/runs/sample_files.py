@@ -19,6 +19,7 @@ from ddpm_jax.runs import workdir
 from ddpm_jax.runs.experiment import Experiment
 from ddpm_jax.runs.resumable import ResumableArray
 from ddpm_jax.runs.trained_model import TrainedModel
+from ddpm_jax.runtime import foreign_files
 
 _GRID_IMAGES = 100
 
@@ -114,14 +115,9 @@ def read(path: Path) -> np.ndarray:
         FileNotFoundError: if there is no such file.
         ValueError: if it holds no uint8 images.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            name = "arr_0" if "arr_0" in arrays.files or len(arrays.files) != 1 else arrays.files[0]
-            pixels = arrays[name]
-    except (KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is no .npz with images as `arr_0`: {error}.") from error
+    with foreign_files.open_npz(path, "is no .npz with images as `arr_0`") as arrays:
+        name = "arr_0" if "arr_0" in arrays or len(arrays) != 1 else next(iter(arrays))
+        pixels = arrays[name]
     pixels = pixels[..., None] if pixels.ndim == 3 else pixels
     if pixels.dtype != np.uint8 or pixels.ndim != 4:
         raise ValueError(f"{path} must hold uint8 [N, H, W, C], and has {pixels.dtype} {list(pixels.shape)}.")
