@@ -56,9 +56,14 @@ def check(workdir: str | os.PathLike, settings: ml_collections.ConfigDict) -> No
     """Refuses to continue the run in a work folder with settings that would make it another run.
 
     Raises:
-        ValueError: naming the settings that differ.
+        ValueError: naming the settings that differ; or if there are checkpoints without their config.
     """
-    path = Path(workdir) / CONFIG
+    path, checkpoints = Path(workdir) / CONFIG, Path(workdir) / CHECKPOINTS
+    if not path.is_file() and any(entry.name.isdecimal() for entry in checkpoints.glob("*")):
+        raise ValueError(
+            f"{checkpoints.absolute()} holds checkpoints, but {path.name} beside it is missing, which describes "
+            "them. Put it back, or start in another --workdir."
+        )
     if path.is_file() and (changed := config.differences(read_config(workdir), settings)):
         raise ValueError(
             f"{Path(workdir).absolute()} holds a run with other settings: {'; '.join(changed)}. Continue it with "

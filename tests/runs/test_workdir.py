@@ -141,3 +141,14 @@ def test_a_folder_has_one_run_at_a_time(tmp_path):
             pass
     with workdir.locked(tmp_path / "run"):
         pass
+
+
+def test_checkpoints_without_their_config_are_refused_and_left_as_they_are(run, tiny_config):
+    folder, _ = run
+    (folder / workdir.CONFIG).unlink()
+    before = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    tiny_config.model.ch = 64
+    with pytest.raises(ValueError, match=r"checkpoints holds checkpoints, but config.json beside it is missing"):
+        workdir.write_config(folder, tiny_config)
+    assert not (folder / workdir.CONFIG).exists()
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == before
