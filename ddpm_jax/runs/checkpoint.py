@@ -53,9 +53,9 @@ class Checkpoints:
         self.directory = Path(directory).absolute()
         self.directory.mkdir(parents=True, exist_ok=True)
         self._saving: int | None = None  # the step of the save under way
+        self._clear_away_failed()  # Orbax would do so later, while others look
         options = ocp.CheckpointManagerOptions(
             preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
-            cleanup_tmp_directories=True,
             create=False,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
             multiprocessing_options=_this_process_alone(),
@@ -214,8 +214,8 @@ def restore_weights(directory: Path, name: str, like: Any, *, step: int | None =
         try:
             return candidates[-1], _read(folder, {name: like})[name]
         except (UnreadableError, RestoreError) as error:
-            time.sleep(_PAUSE_S)  # until it is gone, if it is being deleted
-            if folder.exists():
+            time.sleep(_PAUSE_S)
+            if folder.exists() and set(_listed_steps(directory)) <= set(steps):  # no run is replacing it
                 if isinstance(error, RestoreError):
                     raise
                 logging.warning("%s", error)

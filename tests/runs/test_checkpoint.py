@@ -1,12 +1,10 @@
 import contextlib
 import hashlib
-import itertools
 import json
 import logging
 import os
 import resource
 import shutil
-import threading
 
 import jax
 import jax.numpy as jnp
@@ -279,28 +277,6 @@ def test_a_checkpoint_that_is_set_aside_twice_gets_a_free_name(folder, warnings_
     names = ["unreadable-20", "unreadable-20-2", "unreadable-20-3"]
     assert sorted(path.name for path in folder.glob("unreadable-*")) == names
     assert [said.split()[-1] for said in warnings_said()] == [f"{name}." for name in names]
-
-
-def test_a_reader_beside_a_run_that_keeps_one_finds_it_always(tmp_path, warnings_said):
-    saved, done, step = opened(tmp_path, keep=1), threading.Event(), 0
-    saved.save(make_state(1))
-    saved.wait()
-
-    def train():
-        for newer in itertools.takewhile(lambda _: not done.is_set(), itertools.count(2)):
-            saved.save(make_state(newer))
-
-    run = threading.Thread(target=train)
-    run.start()
-    try:
-        while step < 30:
-            step, weights = checkpoint.restore_weights(tmp_path, "params", LIKE.params)
-            assert_state(weights, make_state(step).params)
-    finally:
-        done.set()
-        run.join()
-        saved.close()
-    assert not warnings_said()
 
 
 def test_a_listing_that_misses_everything_is_repeated(folder, monkeypatch):
