@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ddpm_jax.doctor.report import MARKER, Report, check_folder
+from ddpm_jax.runtime import sockets
 
 _log = logging.getLogger(__name__)
 _MAX_BYTES = 2**20  # of a message
@@ -107,10 +108,8 @@ def join(own: Report, *, address: str, timeout_s: float) -> list[str]:
 
 
 def _listen(port: int, *, backlog: int) -> socket.socket:
-    dual = socket.has_dualstack_ipv6()
-    family = socket.AF_INET6 if dual else socket.AF_INET
     try:
-        return socket.create_server(("", port), family=family, dualstack_ipv6=dual, backlog=backlog)
+        return sockets.listen(port, backlog=backlog)
     except OSError as error:
         raise OSError(
             f"Process 0 cannot listen on port {port}: {error.strerror}. End the program that uses it, or choose "

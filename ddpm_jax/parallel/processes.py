@@ -14,7 +14,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ddpm_jax.parallel.watch import PeerWatch, listen
+from ddpm_jax.parallel.watch import PeerWatch
+from ddpm_jax.runtime import sockets
 from ddpm_jax.runtime.signals import Stopped
 
 _MESSAGE_BYTES = 2000
@@ -92,7 +93,7 @@ def watch_peers(coordinator_address: str | None) -> PeerWatch | None:
     """
     if jax.process_count() == 1:
         return None
-    server = listen() if is_primary() else None
+    server = sockets.listen(0, backlog=jax.process_count()) if is_primary() else None
     host = coordinator_address.rpartition(":")[0].strip("[]") if coordinator_address else socket.gethostname()
     host, port = agree(lambda: [host, server.getsockname()[1]])
     return PeerWatch(

@@ -24,7 +24,7 @@ class PeerWatch:
         process: the number of this process.
         num_processes: of the run.
         address: (host, port) of the socket that process 0 listens on.
-        server: that socket, from `listen`; None on the other processes.
+        server: that socket; None on the other processes.
     """
 
     def __init__(self, *, process: int, num_processes: int, address: tuple[str, int], server: socket.socket | None):
@@ -42,12 +42,16 @@ class PeerWatch:
             threading.Thread(target=self._watch, args=(peer,), daemon=True).start()
 
     def _accept(self, server: socket.socket, count: int) -> None:
+        expected = [str(i).encode() for i in range(1, count + 1)]
         with server:
             server.settimeout(_CONNECT_S)
             while len(self._connections) < count:
                 connection, _ = server.accept()
                 connection.settimeout(_CONNECT_S)
-                self._connections[int(_read_line(connection))] = connection
+                if (name := _read_line(connection)) in expected:
+                    self._connections[int(name)] = connection
+                else:  # a stranger
+                    connection.close()
 
     def wait_for_loss(self) -> bool:
         """Waits until the watch ends this process, if a process was lost; returns False if there is no such news."""
@@ -89,13 +93,6 @@ class PeerWatch:
         for connection in self._connections.values():
             with contextlib.suppress(OSError):
                 connection.sendall(message)
-
-
-def listen() -> socket.socket:
-    """Opens the socket of process 0, on a port that the system chooses."""
-    if socket.has_dualstack_ipv6():
-        return socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1024)
-    return socket.create_server(("", 0), backlog=1024)
 
 
 def _read_line(connection: socket.socket) -> bytes:
