@@ -93,8 +93,8 @@ def parse(argv: list[str], *, doc: str, positional: str = "") -> list[str]:
 
 
 def _help() -> str:
-    own = [flag for flags_ in flags.FLAGS.flags_by_module_dict().items() if flags_[0].startswith("ddpm_jax") or
-           flags_[0] == "__main__" for flag in flags_[1]]  # fmt: skip
+    by_module = flags.FLAGS.flags_by_module_dict()
+    own = [flag for module, its in by_module.items() if module.startswith(("ddpm_jax", "__main__")) for flag in its]
     return "\n".join(
         f"  --{flag.name}{'' if flag.boolean else '=' + (flag.metavar if hasattr(flag, 'metavar') else '...')}\n"
         f"      {flag.help}" + ("" if flag.default is None else f" (default: {flag.default_as_str})")

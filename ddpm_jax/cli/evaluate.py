@@ -30,7 +30,7 @@ from absl import flags
 
 from ddpm_jax import parallel
 from ddpm_jax.cli import app, sample
-from ddpm_jax.evaluation import image_sets, quality, scoring
+from ddpm_jax.evaluation import image_sets, progressive, quality, scoring
 from ddpm_jax.evaluation.bits_per_dim import FAST_TIMESTEPS
 from ddpm_jax.evaluation.image_sets import ImageSet
 from ddpm_jax.evaluation.quality import FeatureSpace
@@ -79,7 +79,7 @@ def _evaluate(values: flags.FlagValues) -> int:
         print(f"Step {model.step}, {model.short_weights} weights; {parallel.describe()}.")
     if metrics := [metric for metric in values.metrics if metric in scoring.OF_LIKELIHOOD]:
         _measure_likelihood(values, model, metrics, folder)
-    for kind, names in (("inception", quality.INCEPTION), ("classifier", tuple(quality.CLASSIFIER))):
+    for kind, names in quality.KINDS.items():
         if metrics := [metric for metric in values.metrics if metric in names]:
             _score_samples(values, model, metrics, kind, folder)
     for metric in (metric for metric in values.metrics if metric in scoring.OF_PREDICTIONS):
@@ -149,7 +149,7 @@ def _score_samples(
 
 def _measure_predictions(values: flags.FlagValues, model: TrainedModel, metric: str, folder: Path) -> None:
     """Prints and draws Figure 10."""
-    kind = "classifier" if metric.endswith("classifier") else "inception"
+    kind = progressive.KINDS[metric]
     space = _open_space(values, model, ["fid"], kind, model.experiment.image_shape)
     (score,) = scoring.evaluate(
         model, [metric], spaces={kind: space}, num_samples=values.num_samples or scoring.PAPER_SAMPLES,
@@ -183,20 +183,16 @@ def _open_space(
     values: flags.FlagValues, model: TrainedModel | None, metrics: Sequence[str], kind: str, shape: tuple[int, ...]
 ) -> FeatureSpace:
     """Opens Inception, or the classifier of the model's data set or else the reference's, and the reference."""
-    name, images, labelled = values.reference, None, None
-    statistics = name is not None and name.endswith(".npz") and parallel.agree(
-        lambda: quality.holds_statistics(Path(name))
-    )  # fmt: skip
-    if name is not None and not statistics:
+    name, reference, labelled = values.reference, None, None
+    if name is not None and name.endswith(".npz") and parallel.agree(lambda: quality.holds_statistics(Path(name))):
+        reference = Path(name)
+    elif name is not None:
         where = _location(model, name)
-        images = image_sets.share(lambda: image_sets.open_set(name, image_shape=shape, **where))
+        reference = image_sets.share(lambda: image_sets.open_set(name, image_shape=shape, **where))
     if name is not None and model is None:
         labelled = lambda: image_sets.open_source(name.partition(":")[0], image_shape=None)  # noqa: E731
-    space = scoring.open_space(
-        kind, ["is"] if statistics else metrics, experiment=model and model.experiment, reference=images,
-        labelled=labelled, batch_size=values.batch_size or (model.experiment.config.sample.batch_size if model else 64),
+    return scoring.open_space(
+        kind, metrics, experiment=model and model.experiment, reference=reference, labelled=labelled,
+        batch_size=values.batch_size or (model.experiment.config.sample.batch_size if model else 64),
         weights=values.inception_weights and Path(values.inception_weights),
     )  # fmt: skip
-    if statistics and any(metric not in ("is", "is_classifier") for metric in metrics):
-        return space._replace(reference=quality.reference_from_statistics(Path(name)))
-    return space

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ddpm_jax import data, parallel, sampling
+from ddpm_jax import data, parallel
 from ddpm_jax.runs import sample_files
 from ddpm_jax.runs.experiment import Experiment
 from ddpm_jax.runs.trained_model import TrainedModel
@@ -104,9 +104,10 @@ def draw(model: TrainedModel, *, num_samples: int, batch_size: int, seed: int) -
     Raises:
         signals.Stopped: if a signal requested it.
     """
-    params, sample = parallel.replicate(model.params), sample_files.mapped_sample(model.experiment)
-    batches = np.array_split(np.arange(num_samples), -(-num_samples // batch_size))
-    pixels = np.concatenate([sample(params, sampling.image_keys(seed, indices)) for indices in batches])
+    params = parallel.replicate(model.params)
+    pixels = sample_files.draw_in_memory(
+        model.experiment, params, num_samples=num_samples, batch_size=batch_size, seed=seed
+    )
     return from_array(pixels, sample_files.sample_spec(model, seed=seed).metadata())
 
 

@@ -20,7 +20,7 @@ from ddpm_jax.runs.sample_files import sample_spec
 from ddpm_jax.runs.trained_model import TrainedModel
 from ddpm_jax.runtime import files
 
-METRICS = ("progressive", "progressive_classifier")
+KINDS = {"progressive": "inception", "progressive_classifier": "classifier"}  # the features of each metric
 _POINTS = 11  # reverse steps 1, 101, ..., T of T = 1000
 
 
@@ -56,7 +56,7 @@ def measure_predictions(
     """Measures the x_0 predicted at some timesteps; the table is read if it is there, else computed and written.
 
     Args:
-        metric: its name, of `METRICS`.
+        metric: its name, of `KINDS`.
         model: that predicts.
         space: the features, and the reference.
         folder: of the table.

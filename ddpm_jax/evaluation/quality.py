@@ -30,6 +30,7 @@ from ddpm_jax.runtime import cache
 # With the features of Inception, as papers report them; and of a classifier, under names nobody mistakes for those.
 INCEPTION = ("fid", "is", "kid", "pr")
 CLASSIFIER = {"fd_classifier": "fid", "is_classifier": "is", "kd_classifier": "kid", "pr_classifier": "pr"}
+KINDS = {"inception": INCEPTION, "classifier": tuple(CLASSIFIER)}  # of features: the metrics in each
 
 _SEED = 0  # of the shuffles and subsets of IS and KID: not of the samples, which have one of their own
 

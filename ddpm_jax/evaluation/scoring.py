@@ -17,7 +17,7 @@ from ddpm_jax.runs.trained_model import TrainedModel
 PAPER_SAMPLES = 50_000
 
 OF_SAMPLES = (*quality.INCEPTION, *quality.CLASSIFIER)
-OF_PREDICTIONS = progressive.METRICS
+OF_PREDICTIONS = tuple(progressive.KINDS)
 OF_LIKELIHOOD = ("bpd", "bpd_fast", "rd")
 METRICS = (*OF_SAMPLES, *OF_PREDICTIONS, *OF_LIKELIHOOD)
 DURING_TRAINING = (*OF_SAMPLES, "bpd_fast")
@@ -81,7 +81,7 @@ def evaluate(
         scores += _measure_likelihood(
             selection, chosen, num_timesteps=num_timesteps, batch_size=batch_size, folder=folder
         )
-    for kind, names in (("inception", quality.INCEPTION), ("classifier", tuple(quality.CLASSIFIER))):
+    for kind, names in quality.KINDS.items():
         if chosen := [metric for metric in metrics if metric in names]:
             space = spaces[kind] if spaces else open_space(
                 kind, chosen, experiment=model and model.experiment, reference=reference, batch_size=batch_size
@@ -90,7 +90,7 @@ def evaluate(
                 samples = image_sets.draw(model, num_samples=num_samples, batch_size=batch_size, seed=seed)
             scores += quality.score_samples(chosen, space, samples, folder=folder, batch_size=batch_size)
     for metric in (metric for metric in metrics if metric in OF_PREDICTIONS):
-        kind = "classifier" if metric.endswith("classifier") else "inception"
+        kind = progressive.KINDS[metric]
         space = spaces[kind] if spaces else open_space(
             kind, ["fid"], experiment=model.experiment, reference=reference, batch_size=batch_size
         )  # fmt: skip
@@ -125,7 +125,7 @@ def prepare(
     check_metrics(metrics, DURING_TRAINING, name="train.eval_metrics")
     spaces = {
         kind: open_space(kind, names, experiment=experiment, reference=None, batch_size=settings.batch_size)
-        for kind, names in (("inception", quality.INCEPTION), ("classifier", tuple(quality.CLASSIFIER)))
+        for kind, names in quality.KINDS.items()
         if set(names) & set(metrics)
     }
     images = image_sets.share_split(experiment, "test") if "bpd_fast" in metrics else None
@@ -147,7 +147,7 @@ def open_space(
     metrics: Sequence[str],
     *,
     experiment: Experiment | None,
-    reference: ImageSet | None,
+    reference: ImageSet | Path | None,
     batch_size: int,
     labelled: Callable[[], tuple] | None = None,
     weights: Path | None = None,
@@ -158,7 +158,7 @@ def open_space(
         kind: 'inception' or 'classifier'.
         metrics: that are measured there.
         experiment: whose training images are the reference, and train the classifier, where nothing else is given.
-        reference: images to compare with.
+        reference: images to compare with, or an .npz of their statistics.
         batch_size: images at a time.
         labelled: opens the data set that trains the classifier, as `image_sets.training_set` does.
         weights: a file to take in place of the published weights of Inception.
@@ -175,6 +175,8 @@ def open_space(
         extractor = quality.classifier_extractor(labelled or (lambda: image_sets.training_set(experiment)))
     if not any(metric not in ("is", "is_classifier") for metric in metrics):
         return FeatureSpace(extractor, None)
+    if isinstance(reference, Path):
+        return FeatureSpace(extractor, quality.reference_from_statistics(reference))
     if reference is None and experiment is None:
         raise ValueError(f"{', '.join(metrics)} compares with reference images, and there are none.")
     if reference is None:

@@ -74,6 +74,17 @@ def mapped_sample(experiment: Experiment) -> Callable[[Any, jax.Array], np.ndarr
     return parallel.map_batches(lambda params, keys: images.to_uint8(experiment.sample(params, keys)))
 
 
+def draw_in_memory(experiment: Experiment, params: Any, *, num_samples: int, batch_size: int, seed: int) -> np.ndarray:
+    """Draws images 0 to N - 1 of the seed, uint8 [N, H, W, C]; every process calls it alike, and all have them.
+
+    Raises:
+        signals.Stopped: if a signal requested it.
+    """
+    sample = mapped_sample(experiment)
+    batches = np.array_split(np.arange(num_samples), -(-num_samples // batch_size))
+    return np.concatenate([sample(params, sampling.image_keys(seed, indices)) for indices in batches])
+
+
 def draw(model: TrainedModel, path: Path, *, num_samples: int, batch_size: int, seed: int) -> None:
     """Draws images 0 to N - 1 of the seed, and a grid of the first, unless they are there; continues where it stopped.
 

@@ -9,14 +9,14 @@ import itertools
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import ml_collections
 import numpy as np
 import optax
 
-from ddpm_jax import data, images, parallel, sampling, training
+from ddpm_jax import data, images, parallel, training
 from ddpm_jax.ops import convolution
 from ddpm_jax.runs import checkpoint, config, dry_run, sample_files, workdir
 from ddpm_jax.runs.experiment import Experiment, make_experiment
@@ -257,11 +257,12 @@ def _periodic_events(
     experiment: Experiment, directory: Path, prepare_evaluation: Callable[[Experiment], EvaluateFn] | None
 ) -> list[tuple[int, Callable[[MetricLog, training.TrainState, int], None]]]:
     """Returns how often grids and scores are due, in steps (0: never), and what makes them."""
-    settings = experiment.config.train
-    sample = sample_files.mapped_sample(experiment)
+    settings, grid = experiment.config.train, experiment.config.sample
 
     def draw_grid(_: MetricLog, state: training.TrainState, step: int) -> None:
-        pixels = _sample_in_batches(sample, state.ema_params, experiment.config.sample)
+        pixels = sample_files.draw_in_memory(
+            experiment, state.ema_params, num_samples=grid.num_samples, batch_size=grid.batch_size, seed=grid.seed
+        )
         path = directory / workdir.SAMPLES / f"step_{step:08d}.png"
         parallel.agree(lambda: images.save_png(path, images.grid(pixels)))
         print(f"Samples of step {step}: {path}")
@@ -280,10 +281,3 @@ def _periodic_events(
         log.log(step, evaluate(model))
 
     return [(settings.sample_every, draw_grid), (settings.eval_every, log_scores)]
-
-
-def _sample_in_batches(sample: Callable, params: Any, settings: ml_collections.ConfigDict) -> np.ndarray:
-    """Draws `sample.num_samples` images, uint8 [N, H, W, C]."""
-    indices = np.arange(settings.num_samples)
-    batches = np.array_split(indices, -(-len(indices) // settings.batch_size))
-    return np.concatenate([sample(params, sampling.image_keys(settings.seed, batch)) for batch in batches])
