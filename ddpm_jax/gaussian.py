@@ -1,9 +1,10 @@
 """Gaussians: the divergence between two, and the discretized one that decodes pixels (Ho et al. 2020, Section 3.3)."""
 
+import math
+
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 _FLOOR = 1e-12  # of a pixel's probability, as in the official code: no pixel costs more than 40 bits
 
@@ -21,7 +22,7 @@ def normal_kl(*, mean1: jax.Array, log_variance1: jax.Array, mean2: jax.Array, l
 
 def approx_standard_normal_cdf(x: jax.Array) -> jax.Array:
     """Approximates the standard normal distribution function by tanh (Page 1977), as the official code does."""
-    return 0.5 * (1.0 + jnp.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x**3)))
+    return 0.5 * (1.0 + jnp.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
 
 
 def discretized_gaussian_log_likelihood(x_0: jax.Array, *, mean: jax.Array, log_scale: jax.Array) -> jax.Array:

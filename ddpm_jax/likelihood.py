@@ -120,9 +120,10 @@ def bpd_estimate(
     chex.assert_shape(keys, x_0.shape[:1])
     edges = strata(process.num_timesteps, num_timesteps)
 
+    @sampling.pinned
     def draw(key: jax.Array) -> jax.Array:  # [K]
         t_rng = jax.random.fold_in(key, process.num_timesteps)  # 0..T-1 are taken by the noise
-        return jax.random.randint(t_rng, (num_timesteps,), edges[:-1], edges[1:])
+        return jax.random.randint(t_rng, (num_timesteps,), edges[:-1], edges[1:], jnp.int32)
 
     def step(total: jax.Array, stratum: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         t, size = stratum
@@ -131,7 +132,7 @@ def bpd_estimate(
         return total + size * term, None
 
     sizes = jnp.asarray(np.diff(edges), jnp.float32)  # [K]
-    total, _ = jax.lax.scan(step, prior_bpd(process, x_0=x_0), (jax.vmap(draw)(keys).T, sizes))
+    total, _ = jax.lax.scan(step, prior_bpd(process, x_0=x_0), (sampling.over_keys(draw)(keys).T, sizes))
     return total
 
 

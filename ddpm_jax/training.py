@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ddpm_jax import images
+from ddpm_jax import images, sampling
 from ddpm_jax.diffusion import Process, training_losses
 
 
@@ -69,11 +69,17 @@ def make_optimizer(*, lr: float, warmup_steps: int, clip_norm: float) -> optax.G
     Args:
         lr: learning rate after warm-up; the paper's is 2e-4, and 2e-5 at 256x256.
         warmup_steps: see `learning_rate_schedule`; the official code's is 5000.
-        clip_norm: largest global norm of a gradient; the official code's is 1.
+        clip_norm: largest global norm of a gradient, above 0; the official code's is 1.
+
+    Raises:
+        ValueError: for another `clip_norm`, with which nothing would be learned.
     """
+    if not clip_norm > 0.0:
+        raise ValueError(f"clip_norm={clip_norm} must be above 0, or no step changes a weight; 1e9 clips nothing.")
     return optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(learning_rate_schedule(lr, warmup_steps)))
 
 
+@sampling.pinned
 def create_state(
     model: nn.Module, optimizer: optax.GradientTransformation, *, rng: jax.Array, image_shape: tuple[int, int, int]
 ) -> TrainState:
@@ -105,10 +111,12 @@ def ema_update(ema_params: Any, params: Any, *, step: jax.Array, decay: float, w
 def _draw(rng: jax.Array, image_shape: tuple[int, int, int], num_timesteps: int) -> tuple[jax.Array, ...]:
     """Draws t, the noise and whether to flip, for one image."""
     t_rng, eps_rng, flip_rng = jax.random.split(rng, 3)
-    t = jax.random.randint(t_rng, (), 0, num_timesteps)
-    return t, jax.random.normal(eps_rng, image_shape), jax.random.bernoulli(flip_rng)
+    t = jax.random.randint(t_rng, (), 0, num_timesteps, jnp.int32)
+    eps = jax.random.normal(eps_rng, image_shape, jnp.float32)
+    return t, eps, jax.random.bernoulli(flip_rng, jnp.float32(0.5))
 
 
+@sampling.pinned
 def train_step(
     state: TrainState,
     batch: Batch,
@@ -205,7 +213,7 @@ def _gradient(
     image_rng, dropout_rng = jax.random.split(rng)
     indices = part * len(pixels) + jnp.arange(len(pixels))  # in the global batch
     image_rngs = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(image_rng, indices)
-    t, eps, flipped = jax.vmap(lambda key: _draw(key, pixels.shape[1:], process.num_timesteps))(image_rngs)
+    t, eps, flipped = sampling.over_keys(lambda key: _draw(key, pixels.shape[1:], process.num_timesteps))(image_rngs)
     x_0 = images.from_uint8(pixels)
     if flip:
         x_0 = jnp.where(flipped[:, None, None, None], x_0[:, :, ::-1, :], x_0)
@@ -219,7 +227,7 @@ def _gradient(
         return jnp.mean(losses), losses
 
     (loss, losses), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
-    in_quarter = jax.nn.one_hot(t * 4 // process.num_timesteps, 4)  # [b, 4]
+    in_quarter = jax.nn.one_hot(t * 4 // process.num_timesteps, 4, dtype=jnp.float32)  # [b, 4]
     return MicrobatchGrads(
         loss=loss, grads=grads, quarter_loss=losses @ in_quarter, quarter_count=in_quarter.sum(axis=0)
     )

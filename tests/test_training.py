@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from ddpm_jax import data, diffusion, parallel, training
+from ddpm_jax import data, diffusion, parallel, sampling, training
 from ddpm_jax.ops import convolution
 from ddpm_jax.schedule import beta_schedule
 from ddpm_jax.unet import UNet
@@ -226,3 +226,19 @@ def test_microbatches_give_the_step_of_the_whole_batch():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=2e-5), whole.params, split.params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5), metrics, split_metrics)
     assert metrics.grad_norm[0] > 0.1
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, -1.0, float("nan")])
+def test_a_norm_that_lets_nothing_through_is_refused(clip_norm):
+    with pytest.raises(ValueError, match=f"clip_norm={clip_norm} must be above 0"):
+        training.make_optimizer(lr=1e-3, warmup_steps=0, clip_norm=clip_norm)
+
+
+@pytest.mark.parametrize("prng_impl", sampling.PRNG_IMPLS)
+def test_what_an_image_draws_depends_on_its_place_in_the_global_batch_alone(prng_impl):
+    batch, state = part_of(random_batches(1), 0), first_state(MODEL)
+    losses = []
+    for microbatches in (1, 2, 4):
+        step = make_step(axis_name=None, rng=sampling.run_key(0, prng_impl=prng_impl), microbatches=microbatches)
+        losses.append(float(jax.jit(step)(state, batch)[1].loss))
+    np.testing.assert_allclose(losses, losses[0], rtol=1e-5)

@@ -1,9 +1,10 @@
 """The terms of the variational bound (Eq. 5), and the losses that train a network (Section 3.4 of the paper)."""
 
+import math
+
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ddpm_jax.diffusion.prediction import DenoiseFn, p_mean_variance
 from ddpm_jax.diffusion.process import Process, at, check_choice, q_mean_variance, q_posterior, q_sample
@@ -88,7 +89,7 @@ def vb_terms_bpd(
     )
     decoder = -discretized_gaussian_log_likelihood(x_0, mean=predicted.mean, log_scale=0.5 * predicted.log_variance)
     nats = jnp.where(t == 0, _mean_over_pixels(decoder), _mean_over_pixels(divergence))
-    return nats / np.log(2.0), predicted.x_0
+    return nats / math.log(2.0), predicted.x_0
 
 
 def prior_bpd(process: Process, *, x_0: jax.Array) -> jax.Array:
@@ -97,7 +98,7 @@ def prior_bpd(process: Process, *, x_0: jax.Array) -> jax.Array:
     mean, _, log_variance = q_mean_variance(process, x_0=x_0, t=last)
     zero = jnp.zeros_like(log_variance)
     divergence = normal_kl(mean1=mean, log_variance1=log_variance, mean2=zero, log_variance2=zero)
-    return _mean_over_pixels(divergence) / np.log(2.0)
+    return _mean_over_pixels(divergence) / math.log(2.0)
 
 
 def _mean_over_pixels(x: jax.Array) -> jax.Array:

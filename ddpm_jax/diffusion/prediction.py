@@ -137,4 +137,4 @@ def score(process: Process, *, model_output: jax.Array, x_t: jax.Array, t: jax.A
     """
     prediction, _, _ = _split(process, model_output=model_output, x_t=x_t, t=t)
     x_0 = predict_x_0(process, prediction=prediction, x_t=x_t, t=t)
-    return (at(process.sqrt_alphas_cumprod, t) * x_0 - x_t) / (1.0 - at(process.alphas_cumprod, t))
+    return (at(process.sqrt_alphas_cumprod, t) * x_0 - x_t) / at(process.one_minus_alphas_cumprod, t)

@@ -8,6 +8,7 @@ import numpy as np
 
 MEAN_TYPES = ("eps", "xstart", "xprev", "v")
 VAR_TYPES = ("fixedsmall", "fixedlarge", "learned")
+_LARGEST_X_T = 100.0  # of any pixel: it is about normal
 
 
 @flax.struct.dataclass
@@ -18,6 +19,7 @@ class Process:
     """
 
     alphas_cumprod: jax.Array  # alpha-bar_t, Eq. 4
+    one_minus_alphas_cumprod: jax.Array  # the difference of float32 numbers would be off by 1e-4 at small t
     sqrt_alphas_cumprod: jax.Array
     sqrt_one_minus_alphas_cumprod: jax.Array
     log_one_minus_alphas_cumprod: jax.Array
@@ -60,7 +62,8 @@ def make_process(betas: np.ndarray, *, mean_type: str = "eps", var_type: str = "
             channels ("learned diagonal" of Table 2).
 
     Raises:
-        ValueError: for betas out of range, an unknown choice, or a combination that makes no sense.
+        ValueError: for betas out of range, an unknown choice, a combination that makes no sense, or coefficients that
+            float32 cannot hold.
     """
     betas = np.asarray(betas, np.float64)
     if betas.ndim != 1 or len(betas) < 2 or not np.all((betas > 0.0) & (betas <= 1.0)):
@@ -68,26 +71,45 @@ def make_process(betas: np.ndarray, *, mean_type: str = "eps", var_type: str = "
     alphas_cumprod = np.cumprod(1.0 - betas)
     _check_choices(mean_type, var_type, ends_in_pure_noise=alphas_cumprod[-1] == 0.0)
     alphas_cumprod_prev = np.append(1.0, alphas_cumprod[:-1])
-    posterior_variance = betas * (1.0 - alphas_cumprod_prev) / (1.0 - alphas_cumprod)
-    model_variance = posterior_variance if var_type == "fixedsmall" else betas
-    with np.errstate(divide="ignore"):  # jsd ends in alpha-bar = 0; only eps prediction, refused above, divides by it
+    one_minus_alphas_cumprod = 1.0 - alphas_cumprod
+    with np.errstate(all="ignore"):  # what is not finite is refused below, if it is used
+        posterior_variance = betas * (1.0 - alphas_cumprod_prev) / one_minus_alphas_cumprod
+        model_variance = posterior_variance if var_type == "fixedsmall" else betas
         recip_alphas_cumprod = 1.0 / alphas_cumprod
-    tables = dict(
-        alphas_cumprod=alphas_cumprod,
-        sqrt_alphas_cumprod=np.sqrt(alphas_cumprod),
-        sqrt_one_minus_alphas_cumprod=np.sqrt(1.0 - alphas_cumprod),
-        log_one_minus_alphas_cumprod=np.log(1.0 - alphas_cumprod),
-        sqrt_recip_alphas_cumprod=np.sqrt(recip_alphas_cumprod),
-        sqrt_recipm1_alphas_cumprod=np.sqrt(recip_alphas_cumprod - 1.0),
-        posterior_mean_coef1=betas * np.sqrt(alphas_cumprod_prev) / (1.0 - alphas_cumprod),
-        posterior_mean_coef2=(1.0 - alphas_cumprod_prev) * np.sqrt(1.0 - betas) / (1.0 - alphas_cumprod),
-        posterior_variance=posterior_variance,
-        posterior_log_variance=np.log(np.append(posterior_variance[1], posterior_variance[1:])),
-        model_variance=model_variance,
-        model_log_variance=np.log(np.append(posterior_variance[1], model_variance[1:])),
-    )
-    as_float32 = {name: jnp.asarray(table, jnp.float32) for name, table in tables.items()}
+        tables = dict(
+            alphas_cumprod=alphas_cumprod,
+            one_minus_alphas_cumprod=one_minus_alphas_cumprod,
+            sqrt_alphas_cumprod=np.sqrt(alphas_cumprod),
+            sqrt_one_minus_alphas_cumprod=np.sqrt(one_minus_alphas_cumprod),
+            log_one_minus_alphas_cumprod=np.log(one_minus_alphas_cumprod),
+            sqrt_recip_alphas_cumprod=np.sqrt(recip_alphas_cumprod),
+            sqrt_recipm1_alphas_cumprod=np.sqrt(recip_alphas_cumprod - 1.0),
+            posterior_mean_coef1=betas * np.sqrt(alphas_cumprod_prev) / one_minus_alphas_cumprod,
+            posterior_mean_coef2=(1.0 - alphas_cumprod_prev) * np.sqrt(1.0 - betas) / one_minus_alphas_cumprod,
+            posterior_variance=posterior_variance,
+            posterior_log_variance=np.log(np.append(posterior_variance[1], posterior_variance[1:])),
+            model_variance=model_variance,
+            model_log_variance=np.log(np.append(posterior_variance[1], model_variance[1:])),
+        )
+        _check_tables(tables, mean_type)
+        as_float32 = {name: jnp.asarray(table, jnp.float32) for name, table in tables.items()}
     return Process(**as_float32, mean_type=mean_type, var_type=var_type)
+
+
+def _check_tables(tables: dict[str, np.ndarray], mean_type: str) -> None:
+    """Refuses coefficients that are used and that, or whose products with an x_t, are not finite in float32."""
+    if mean_type != "eps":  # which alone divides by alpha-bar: jsd ends in 0
+        tables = {name: table for name, table in tables.items() if "_recip" not in name}
+    if mean_type == "xprev":
+        tables["1 / posterior_mean_coef1"] = 1.0 / tables["posterior_mean_coef1"]
+    for name, table in tables.items():
+        finite = np.isfinite((_LARGEST_X_T * table).astype(np.float32))
+        if not finite.all():
+            t = np.argmin(finite)
+            raise ValueError(
+                f"{name} is too large for float32 at t = {t} of {len(table)}, where alpha-bar is "
+                f"{tables['alphas_cumprod'][t]:.1e}: take fewer timesteps or other betas, or predict xstart or v."
+            )
 
 
 def _check_choices(mean_type: str, var_type: str, *, ends_in_pure_noise: bool) -> None:
@@ -119,7 +141,7 @@ def q_mean_variance(process: Process, *, x_0: jax.Array, t: jax.Array) -> tuple[
     """Describes q(x_t | x_0), Eq. 4, by its mean [B, H, W, C], its variance and the logarithm of that [B, 1, 1, 1]."""
     chex.assert_shape(t, x_0.shape[:1])
     mean = at(process.sqrt_alphas_cumprod, t) * x_0
-    return mean, 1.0 - at(process.alphas_cumprod, t), at(process.log_one_minus_alphas_cumprod, t)
+    return mean, at(process.one_minus_alphas_cumprod, t), at(process.log_one_minus_alphas_cumprod, t)
 
 
 def q_sample(process: Process, *, x_0: jax.Array, t: jax.Array, eps: jax.Array) -> jax.Array:

@@ -32,7 +32,7 @@ class KernelDistance(NamedTuple):
     """Holds the mean and standard deviation (not that of the mean) over the subsets."""
 
     mean: float  # may be below 0: the estimate is unbiased
-    deviation: float
+    deviation: float | None  # None where a subset holds all features of a set, so that it is the same each time
     subsets: int
     subset_size: int  # smaller than requested if there are fewer features
 
@@ -140,7 +140,8 @@ def kernel_distance(
     for _ in range(subsets):
         x, y = (np.asarray(f[rng.choice(len(f), size, replace=False)], np.float64) for f in (a, b))  # [size, D]
         distances.append(_mmd2(x, y))
-    return KernelDistance(float(np.mean(distances)), float(np.std(distances)), subsets, size)
+    deviation = float(np.std(distances)) if size < min(len(a), len(b)) else None
+    return KernelDistance(float(np.mean(distances)), deviation, subsets, size)
 
 
 def _mmd2(x: np.ndarray, y: np.ndarray) -> float:

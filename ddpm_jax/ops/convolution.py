@@ -18,20 +18,22 @@ from ddpm_jax.ops import winograd
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
 
-def conv(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: str, **options: Any) -> jax.Array:
+def conv(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: str, *, precision: Any = None, **options: Any
+) -> jax.Array:
     """Convolves NHWC images with an HWIO kernel, as `lax.conv_general_dilated` does, to float rounding.
 
-    It is to be given to linen as `flax.linen.Conv.conv_general_dilated`.
+    It is to be given to linen as `flax.linen.Conv.conv_general_dilated`. The CPU's precision is always the highest.
 
     Raises:
         ValueError: while tracing, if linen's `options` ask for dilation or groups.
     """
     _check(options)
-    return _fastest(x, kernel, tuple(strides), padding)
+    return _fastest(x, kernel, tuple(strides), padding, precision)
 
 
 def conv_for_training(
-    x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: str, **options: Any
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: str, *, precision: Any = None, **options: Any
 ) -> jax.Array:
     """Convolves as `conv` does, with gradients that are as fast; differentiable in reverse mode alone.
 
@@ -39,7 +41,7 @@ def conv_for_training(
         ValueError: as `conv` does.
     """
     _check(options)
-    return _trained(x, kernel, tuple(strides), padding)
+    return _trained(x, kernel, tuple(strides), padding, precision)
 
 
 def _check(options: dict[str, Any]) -> None:
@@ -48,13 +50,13 @@ def _check(options: dict[str, Any]) -> None:
         raise ValueError(f"conv is for plain convolutions; got {options}.")
 
 
-def _plain(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: str) -> jax.Array:
-    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=_NHWC)
+def _plain(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: str, precision: Any) -> jax.Array:
+    return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=_NHWC, precision=precision)
 
 
-def _fastest(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: str) -> jax.Array:
+def _fastest(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: str, precision: Any) -> jax.Array:
     m = _tile(x, kernel, strides, padding)
-    plain = functools.partial(_plain, strides=strides, padding=padding)
+    plain = functools.partial(_plain, strides=strides, padding=padding, precision=precision)
     on_cpu = plain if m is None else functools.partial(winograd.conv, m=m)
     return lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
 
@@ -65,13 +67,18 @@ def _tile(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: st
     return winograd.tile(x.shape, kernel.shape)
 
 
-def _forward(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: str) -> tuple[jax.Array, tuple]:
-    return _fastest(x, kernel, strides, padding), (x, kernel)
+def _forward(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: str, precision: Any
+) -> tuple[jax.Array, tuple]:
+    return _fastest(x, kernel, strides, padding, precision), (x, kernel)
 
 
-def _backward(strides: tuple[int, int], padding: str, saved: tuple, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _backward(
+    strides: tuple[int, int], padding: str, precision: Any, saved: tuple, dy: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     def automatic(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jax.vjp(functools.partial(_plain, strides=strides, padding=padding), x, kernel)[1](dy)
+        plain = functools.partial(_plain, strides=strides, padding=padding, precision=precision)
+        return jax.vjp(plain, x, kernel)[1](dy)
 
     def canonical(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
         window, size = kernel.shape[:2], x.shape[1:3]
@@ -108,5 +115,5 @@ def _turned(kernel: jax.Array) -> jax.Array:
     return jnp.transpose(kernel[::-1, ::-1], (0, 1, 3, 2))
 
 
-_trained = jax.custom_vjp(_fastest, nondiff_argnums=(2, 3))
+_trained = jax.custom_vjp(_fastest, nondiff_argnums=(2, 3, 4))
 _trained.defvjp(_forward, _backward)

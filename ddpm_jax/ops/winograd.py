@@ -50,11 +50,11 @@ def tile(images: tuple[int, ...], kernel: tuple[int, ...]) -> int | None:
     """Chooses the m with which a convolution of stride 1, padded to keep its size, is fastest; None: the plain one is.
 
     Args:
-        images: the shape [B, H, W, in].
+        images: the shape [B, H, W, in]; of a size that is yet unknown, as `jax.export` has them, no m is.
         kernel: the shape [h, w, in, out].
     """
     b, height, width, _ = images
-    if kernel[:2] != (3, 3) or min(kernel[2:]) < 32:
+    if kernel[:2] != (3, 3) or min(kernel[2:]) < 32 or not all(isinstance(size, int) for size in (b, height, width)):
         return None
     for m, fewest_tiles in ((4, 96), (2, 64)):
         if height % m == width % m == 0 and b * (height // m) * (width // m) >= fewest_tiles:
@@ -95,8 +95,9 @@ def _kernel_tile(kernel: jax.Array, matrix: np.ndarray) -> jax.Array:
 
 
 def _multiply(a: jax.Array, b: jax.Array, sums: str) -> jax.Array:
-    # Without the barriers XLA repeats the transforms inside the matrix products, or does not run them as such.
-    return lax.optimization_barrier(jnp.einsum(sums, *lax.optimization_barrier((a, b))))
+    # Without the barriers XLA repeats the transforms inside the matrix products, or does not run them as such. Each
+    # operand has its own: one of both is not linear in either, and could not be transposed.
+    return lax.optimization_barrier(jnp.einsum(sums, lax.optimization_barrier(a), lax.optimization_barrier(b)))
 
 
 def _to_tiles(x: jax.Array, matrix: np.ndarray, step: int) -> jax.Array:

@@ -130,6 +130,16 @@ def test_kernel_distance_says_when_subsets_are_smaller():
     assert scores.kernel_distance(x, y, subsets=3, subset_size=19, seed=0).subset_size == 19
 
 
+@pytest.mark.parametrize(("n", "m"), [(20, 20), (20, 30), (30, 20), (5, 30)])
+def test_kernel_distance_has_no_error_where_a_subset_is_the_whole_set(n, m):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((n, 4)), rng.standard_normal((m, 4))
+    score = scores.kernel_distance(x, y, subsets=3, subset_size=20, seed=0)
+    assert score.deviation is None  # of 3 times the same set
+    assert np.isfinite(score.mean)
+    assert scores.kernel_distance(x, y, subsets=3, subset_size=4, seed=0).deviation > 0.0
+
+
 def test_kernel_distance_is_unbiased():
     """Expects 0 on average for one distribution: a biased estimate would be larger by some k(x, x) / m, here 0.4."""
     rng = np.random.default_rng(0)

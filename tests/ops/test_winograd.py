@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jax import lax
+from jax import export, lax
 from scipy.signal import correlate2d
 
 from ddpm_jax.ops import convolution, winograd
@@ -91,3 +91,29 @@ def test_a_wide_convolution_goes_through_it_with_its_gradients(size, m):
 )
 def test_others_are_left_plain(images, kernel):
     assert winograd.tile(images, kernel) is None
+
+
+@pytest.mark.parametrize("argument", ["x", "kernel"])
+def test_it_is_linear_in_either_argument_and_can_be_transposed(argument):
+    rng = np.random.default_rng(0)
+    x, kernel = (rng.standard_normal(shape, np.float32) for shape in ((6, 16, 16, 32), (3, 3, 32, 33)))
+    dy = rng.standard_normal((6, 16, 16, 33), np.float32)
+    assert winograd.tile(x.shape, kernel.shape) == 4
+
+    def transposed(convolve):
+        apply, linear_in = (lambda x: convolve(x, kernel), x) if argument == "x" else (lambda k: convolve(x, k), kernel)
+        return jax.jit(jax.linear_transpose(apply, linear_in))(dy)[0]
+
+    plain = transposed(lambda x, kernel: lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=NHWC))
+    assert relative_error(transposed(lambda x, kernel: convolution.conv(x, kernel, (1, 1), "SAME")), plain) < 2e-5
+
+
+def test_of_a_batch_whose_size_is_not_known_yet_the_plain_one_is_exported():
+    (b,) = export.symbolic_shape("b")
+    kernel = np.random.default_rng(0).standard_normal((3, 3, 32, 32), np.float32)
+    for convolve in (convolution.conv, convolution.conv_for_training):
+        run = jax.jit(lambda x, convolve=convolve: convolve(x, kernel, (1, 1), "SAME"))
+        exported = export.export(run)(jax.ShapeDtypeStruct((b, 16, 16, 32), np.float32))
+        for size in (1, 6):  # with 6 images, and known, it would be Winograd's
+            x = np.random.default_rng(size).standard_normal((size, 16, 16, 32), np.float32)
+            np.testing.assert_allclose(exported.call(x), run(x), rtol=0, atol=1e-3)

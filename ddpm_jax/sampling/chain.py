@@ -1,8 +1,6 @@
-"""The reverse chain: keys, noise, and the one scan that every sampler runs in, whole or from any x_t on.
+"""The reverse chain: the one scan that every sampler runs in, whole or from any x_t on.
 
-An image is a function of its key alone: image i of a run has the key `fold_in(key(seed), i)`, from which x_T and the
-noise of every step are drawn, so it does not depend on the batch it is drawn in. The sampler is Algorithm 2 of Ho et
-al. 2020, unless another is given.
+The sampler is Algorithm 2 of Ho et al. 2020, unless another is given.
 
 Timesteps are 0-based as everywhere: step t takes the paper's x_{t+1} to its x_t. Where an x_t is given, `num_steps`
 says how many steps are left; in Algorithm 2 that is the paper's t, 0 for an image and T for pure noise.
@@ -19,42 +17,9 @@ import numpy as np
 from ddpm_jax import samplers
 from ddpm_jax.diffusion import DenoiseFn, PredictFn, Process, clip_x_0, make_predict_fn, q_sample
 from ddpm_jax.samplers import Sampler
+from ddpm_jax.sampling.keys import noise
 
 NoiseFn = Callable[[jax.Array, jax.Array | int, tuple[int, int, int]], jax.Array]  # (keys, index, shape) -> noise
-
-CHAIN = 0  # the stream of x_T and of the steps' noise; another use takes the next number here
-_STREAMS_FROM = 2**31  # above every index
-
-
-def image_keys(seed: int, indices: jax.Array) -> jax.Array:
-    """Makes the keys [N] of images number `indices` [N] (int) of the run with this seed."""
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(seed), indices)
-
-
-def noise(keys: jax.Array, index: jax.Array | int, shape: tuple[int, int, int], *, stream: int = CHAIN) -> jax.Array:
-    """Draws standard normal noise, number `index` of a stream of each key.
-
-    The chain's stream draws with `fold_in(key, index)`: x_T at index T, the noise of step t at index t. Stream s > 0
-    draws in the same way with the key `fold_in(key, 2**31 + s)` in place of `key`, which no index leads to.
-
-    Three uses are older than streams and share their numbers with the chain of the same key. They stay as they are, so
-    that a seed still gives what was recorded of it: the bound's noise at t (`likelihood`) is that of step t, its choice
-    of timesteps (`likelihood.bpd_estimate`) is drawn with the key of x_T, and images to be interpolated (Figure 8) are
-    encoded with an x_T.
-
-    Args:
-        keys: [B].
-        index: int in [0, 2**31), of all images or [B].
-        shape: (H, W, C) of one image.
-        stream: 0, the chain's, or another number from 1 on, one a use.
-
-    Returns:
-        [B, H, W, C] float32.
-    """
-    indices = jnp.broadcast_to(index, keys.shape)
-    if stream != CHAIN:
-        keys = jax.vmap(lambda key: jax.random.fold_in(key, _STREAMS_FROM + stream))(keys)
-    return jax.vmap(lambda key, index: jax.random.normal(jax.random.fold_in(key, index), shape))(keys, indices)
 
 
 def p_sample(
@@ -232,7 +197,7 @@ def interpolate(
         jnp.where(num_steps > 0, q_sample(process, x_0=x_0, t=t, eps=eps), x_0)
         for x_0, eps in ((x_0_a, eps_a), (x_0_b, eps_b))
     )
-    weight = weight[:, None, None, None]  # [B, 1, 1, 1]
+    weight = jnp.asarray(weight, x_0_a.dtype)[:, None, None, None]  # [B, 1, 1, 1]
     x_t = (1.0 - weight) * latent_a + weight * latent_b
     return decode(
         process, denoise_fn, x_t=x_t, num_steps=num_steps, keys=keys, clip=clip, sampler=sampler, noise_fn=noise_fn
@@ -273,7 +238,7 @@ def _chain(
             kept = kept.at[slots[i]].set(keep(sampler.read(carry), x_0), mode="drop")
         return after, kept
 
-    start = sampler.init(x_t), jnp.zeros((len(timesteps), *x_t.shape))
+    start = sampler.init(x_t), jnp.zeros((len(timesteps), *x_t.shape), x_t.dtype)
     carry, kept = jax.lax.fori_loop(0, num_steps, step, start)  # a scan, where num_steps is a Python int
     return sampler.read(carry), jnp.moveaxis(kept, 0, 1)
 

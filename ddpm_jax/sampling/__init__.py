@@ -1,0 +1,33 @@
+"""The reverse chain (Ho et al. 2020, Algorithm 2).
+
+keys.py    the keys of images, and the noise that is drawn with them
+chain.py   one step; the one scan that every sampler runs in, whole or from any x_t on
+"""
+
+from ddpm_jax.sampling.chain import (
+    NoiseFn,
+    decode,
+    interpolate,
+    latents_loop,
+    p_sample,
+    progressive_loop,
+    sample_loop,
+)
+from ddpm_jax.sampling.keys import CHAIN, PRNG_IMPLS, image_keys, noise, over_keys, pinned, run_key
+
+__all__ = [
+    "CHAIN",
+    "PRNG_IMPLS",
+    "NoiseFn",
+    "decode",
+    "image_keys",
+    "interpolate",
+    "latents_loop",
+    "noise",
+    "over_keys",
+    "p_sample",
+    "pinned",
+    "progressive_loop",
+    "run_key",
+    "sample_loop",
+]
