@@ -207,6 +207,21 @@ def test_broken_images_are_left_out_or_replaced(tmp_path, caplog):
     assert caplog.text.count("0017.png") == 1
 
 
+def test_the_memory_limit_changes_no_batch_where_images_are_broken(tmp_path):
+    _write_folder(tmp_path, size=400, broken=(17, 18, 399))
+    sources = [_load_folder(tmp_path, streamed=streamed) for streamed in (False, True)]
+    assert [len(source) for source in sources] == [400, 400]
+    streams = [batches(source, seed=0, batch_size=150, start_step=1, num_steps=4) for source in sources]
+    for in_memory, streamed in zip(*streams, strict=True):
+        np.testing.assert_array_equal(in_memory.images, streamed.images)
+        np.testing.assert_array_equal(in_memory.labels, streamed.labels)
+    for index in (17, 398, 399):
+        for one, other in zip(*(source.read_one(index) for source in sources), strict=True):
+            np.testing.assert_array_equal(one, other)
+    with pytest.raises(IndexError, match="must lie in 0..399"):
+        sources[0].read([400])
+
+
 def test_a_broken_image_counts_once(caplog):
     broken = BrokenImages(200)
     for index in (4, 4, 5, 4):

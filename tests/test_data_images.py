@@ -81,7 +81,8 @@ def test_palette_with_transparency():
     image.putdata([0, 1])
     encoded = _encode(image, transparency=bytes([0, 90]))
     np.testing.assert_array_equal(decode(encoded, image_shape=(1, 2, 4)), [[[10, 20, 30, 0], [200, 100, 50, 90]]])
-    np.testing.assert_array_equal(decode(encoded, image_shape=(1, 2, 3)), [[[10, 20, 30], [200, 100, 50]]])
+    shown = decode(encoded, image_shape=(1, 2, 3))  # on white
+    np.testing.assert_allclose(shown, [[[255] * 3, [255 - (255 - c) * 90 / 255 for c in (200, 100, 50)]]], atol=1)
 
 
 def test_each_number_of_channels():
@@ -89,9 +90,11 @@ def test_each_number_of_channels():
     grey = [round(0.299 * 200 + 0.587 * 100 + 0.114 * 50), 0]  # ITU-R 601
     encoded = _encode(Image.fromarray(rgba))
     np.testing.assert_array_equal(decode(encoded, image_shape=(1, 2, 4)), rgba)
-    np.testing.assert_array_equal(decode(encoded, image_shape=(1, 2, 3)), rgba[..., :3])
+    on_white = 255 - (255.0 - rgba[..., :3]) * rgba[..., 3:] / 255
+    np.testing.assert_allclose(decode(encoded, image_shape=(1, 2, 3)), on_white, atol=1)
     np.testing.assert_array_equal(decode(encoded, image_shape=(1, 2, 2)), [[[grey[0], 30], [grey[1], 255]]])
-    np.testing.assert_array_equal(decode(encoded, image_shape=(1, 2, 1)), [[[grey[0]], [grey[1]]]])
+    grey_on_white = on_white @ [0.299, 0.587, 0.114]
+    np.testing.assert_allclose(decode(encoded, image_shape=(1, 2, 1))[..., 0], grey_on_white, atol=1.5)
     from_grey = decode(_encode(Image.fromarray(np.array([[7, 9]], np.uint8))), image_shape=(1, 2, 4))
     np.testing.assert_array_equal(from_grey, [[[7, 7, 7, 255], [9, 9, 9, 255]]])
 
@@ -154,11 +157,16 @@ def test_a_folder_and_its_archives_read_the_same(tmp_path, packing, root):
 
 
 @pytest.mark.parametrize("packing", [None, "a.tar", "a.tar.gz"])
-def test_without_split_folders_all_is_read_for_any_split(tmp_path, packing):
+def test_without_split_folders_all_is_the_training_set(tmp_path, packing):
     pictures = _write_tree(tmp_path / "tree", ["set/dog/1.png", "set/cat/1.png"])
-    source = _load(_tar(tmp_path / packing, tmp_path / "tree", "./") if packing else tmp_path / "tree", split="test")
-    assert source.class_names == ("cat", "dog")
-    np.testing.assert_array_equal(source.images, [pictures["set/cat/1.png"], pictures["set/dog/1.png"]])
+    path = _tar(tmp_path / packing, tmp_path / "tree", "./") if packing else tmp_path / "tree"
+    for split in ("train", "all"):
+        source = _load(path, split=split)
+        assert source.class_names == ("cat", "dog")
+        np.testing.assert_array_equal(source.images, [pictures["set/cat/1.png"], pictures["set/dog/1.png"]])
+    for split in ("test", "val"):
+        with pytest.raises(ValueError, match=rf"has no split '{split}'; train with data.holdout=0.1 to keep a tenth"):
+            _load(path, split=split)
 
 
 def test_no_subfolders_no_labels(tmp_path):

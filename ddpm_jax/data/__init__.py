@@ -7,6 +7,7 @@ step s is a function of (seed, s) alone, so a run that stops and resumes has no 
     decode.py     an encoded image -> uint8 [H, W, C]
     digits.py, image_folder.py, tfds.py     the three kinds of data set -> encoded images and labels
     source.py     images in memory or streamed; broken images
+    fingerprint.py    tells one set of images from another
     order.py      (seed, step) -> indices
     batching.py   indices -> batches
     prepare.py    writes a TFDS data set to disk
@@ -15,14 +16,25 @@ step s is a function of (seed, s) alone, so a run that stops and resumes has no 
 import math
 
 from ddpm_jax.data.batching import Batch, batches
-from ddpm_jax.data.decode import check_geometry, stored_shape
+from ddpm_jax.data.decode import WHITE, check_geometry, stored_shape
 from ddpm_jax.data.digits import open_digits
+from ddpm_jax.data.fingerprint import Fingerprint, differences
 from ddpm_jax.data.image_folder import open_image_folder
 from ddpm_jax.data.order import batch_indices
-from ddpm_jax.data.source import BrokenImages, Records, Source, load_into_memory
+from ddpm_jax.data.source import BrokenImages, Records, Source, fingerprint_records, load_into_memory
 from ddpm_jax.data.tfds import open_tfds
 
-__all__ = ["Batch", "Source", "batch_indices", "batches", "load", "native_shape"]
+__all__ = [
+    "Batch",
+    "Fingerprint",
+    "Source",
+    "batch_indices",
+    "batches",
+    "differences",
+    "fingerprint",
+    "load",
+    "native_shape",
+]
 
 
 def load(
@@ -33,6 +45,8 @@ def load(
     image_size: tuple[int, int] | None = None,
     channels: int | None = None,
     memory_limit_gib: float = 4.0,
+    background: tuple[int, int, int] = WHITE,
+    holdout: float = 0.0,
 ) -> Source:
     """Opens one split of a data set.
 
@@ -43,25 +57,27 @@ def load(
         image_size: (H, W) to crop and resize to; None for that of the first image.
         channels: C: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA; None for those of the first image.
         memory_limit_gib: a data set that takes more than this, decoded, is streamed.
+        background: (red, green, blue) in 0..255 that transparent images are shown on where C has no alpha.
+        holdout: of an 'image_folder' without splits, the share that is kept out of 'train' and makes up 'test'.
 
     Raises:
         ValueError: for an unknown name or split, an impossible size, no images, or more than 1 % broken ones.
         FileNotFoundError: if there is nothing at `data_dir`, or the data set has not been prepared.
     """
     check_geometry(image_size=image_size, channels=channels)
-    records = _open(name, split=split, data_dir=data_dir)
+    records = _open(name, split=split, data_dir=data_dir, holdout=holdout)
     native = _first_shape(records) if None in (image_size, channels) else ()
     image_shape = (*(image_size or native[:2]), channels or native[2])
     size_gib = records.size * math.prod(image_shape) / 2**30
     if size_gib <= memory_limit_gib:
-        return load_into_memory(records, image_shape=image_shape)
+        return load_into_memory(records, image_shape=image_shape, background=background)
     if records.read is None:
         raise ValueError(
             f"{data_dir!r} is compressed and cannot be streamed, and its {records.size} images take {size_gib:.3g} GiB "
             f"decoded, more than memory_limit_gib={memory_limit_gib:g}: unpack it to a folder or a plain .tar, or "
             "raise the limit."
         )
-    return Source(image_shape, records.class_names, BrokenImages(records.size), records=records)
+    return Source(image_shape, records.class_names, BrokenImages(records.size), records=records, background=background)
 
 
 def native_shape(name: str, *, split: str = "train", data_dir: str = "") -> tuple[int, int, int]:
@@ -69,14 +85,21 @@ def native_shape(name: str, *, split: str = "train", data_dir: str = "") -> tupl
     return _first_shape(_open(name, split=split, data_dir=data_dir))
 
 
+def fingerprint(name: str, *, split: str = "train", data_dir: str = "", holdout: float = 0.0) -> Fingerprint:
+    """Returns `Source.fingerprint` of a split, without decoding an image; arguments and errors as those of `load`."""
+    return fingerprint_records(_open(name, split=split, data_dir=data_dir, holdout=holdout))
+
+
 def _first_shape(records: Records) -> tuple[int, int, int]:
     first = records.read(0) if records.read else next(records.scan())[1]
     return stored_shape(first.encoded)
 
 
-def _open(name: str, *, split: str, data_dir: str) -> Records:
+def _open(name: str, *, split: str, data_dir: str, holdout: float = 0.0) -> Records:
+    if name == "image_folder":
+        return open_image_folder(data_dir, split=split, holdout=holdout)
+    if holdout:
+        raise ValueError(f"data.holdout={holdout:g} is for image_folder alone, and {name!r} has splits of its own.")
     if name == "digits":
         return open_digits(split)
-    if name == "image_folder":
-        return open_image_folder(data_dir, split=split)
     return open_tfds(name, split=split, data_dir=data_dir)

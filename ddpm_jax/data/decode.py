@@ -1,15 +1,22 @@
 """Decodes an image to uint8 [H, W, C]: channels, centre crop, resize. The only file that knows Pillow's modes."""
 
+import functools
 import io
+import logging
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ddpm_jax.runtime import foreign_files
+
+_log = logging.getLogger(__name__)
 
 # All formats that we decode. Pillow has more, among them EPS, which starts another program.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 EXTENSIONS = (".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
 _UPPER_EIGHT = np.round(np.arange(65536) / 257.0).astype(np.uint8)  # a table: a huge picture as floats takes gigabytes
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+WHITE = (255, 255, 255)
 
 
 class BrokenImageError(Exception):
@@ -33,6 +40,8 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
         return Image.fromarray(_UPPER_EIGHT[pixels if pixels.dtype == np.uint16 else np.clip(pixels, 0, 65535)])
     if image.mode in ("P", "PA"):
         return image.convert("RGBA" if image.has_transparency_data else "RGB")
+    if image.mode in ("1", "L", "RGB") and image.has_transparency_data:  # one colour stands for what is not there
+        return image.convert("RGBA" if image.mode == "RGB" else "LA")
     if image.mode not in ("1", "L", "LA", "RGB", "RGBA"):  # CMYK, YCbCr, LAB, ...
         return image.convert("RGB")
     return image
@@ -46,6 +55,19 @@ def _open(encoded: bytes | np.ndarray) -> Image.Image:
     if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
         raise BrokenImageError(f"{image.width}x{image.height} pixels are more than PIL.Image.MAX_IMAGE_PIXELS")
     return ImageOps.exif_transpose(image)
+
+
+def _without_alpha(image: Image.Image, *, background: tuple[int, int, int]) -> Image.Image:
+    """Shows an image on a background, and says so, once a process; opaque images keep their pixels."""
+    if image.mode not in ("LA", "RGBA") or image.getchannel("A").getextrema()[0] == 255:
+        return image
+    _say_once(background)
+    return Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image.convert("RGBA"))
+
+
+@functools.cache
+def _say_once(background: tuple[int, int, int]) -> None:
+    _log.warning("There are transparent images; they are shown on the colour %s (data.background).", background)
 
 
 def _crop(image: Image.Image, *, width: int, height: int) -> Image.Image:
@@ -66,21 +88,25 @@ def stored_shape(encoded: bytes | np.ndarray) -> tuple[int, int, int]:
     try:
         image = _to_eight_bits(_open(encoded))
     except Exception as error:  # Pillow's plugins raise nearly anything when the bytes are wrong.
-        raise ValueError(f"The first image cannot be decoded: {error}.") from error
+        raise ValueError(f"The first image cannot be decoded: {foreign_files.cause(error)}.") from error
     return image.height, image.width, len(image.getbands())
 
 
-def decode(encoded: bytes | np.ndarray, *, image_shape: tuple[int, int, int]) -> np.ndarray:
+def decode(
+    encoded: bytes | np.ndarray, *, image_shape: tuple[int, int, int], background: tuple[int, int, int] = WHITE
+) -> np.ndarray:
     """Decodes one image and resizes it to `image_shape`.
 
-    The image is turned as its EXIF orientation says, converted to C channels as Pillow converts (alpha is dropped, not
-    composited), cropped around its centre to the aspect ratio W : H and resized. The filter is Pillow's bicubic, which
-    widens with the scale and so is antialiased. The usual FID code resizes with it, it keeps more detail than a box
-    filter, and it rings less than Lanczos. An image of the right size keeps its pixels.
+    The image is turned as its EXIF orientation says, shown on the background where it is transparent and C has no
+    alpha, converted to C channels as Pillow converts, cropped around its centre to the aspect ratio W : H and resized.
+    The filter is Pillow's bicubic, which widens with the scale and so is antialiased. The usual FID code resizes with
+    it, it keeps more detail than a box filter, and it rings less than Lanczos. An opaque image of the right size keeps
+    its pixels.
 
     Args:
         encoded: the bytes of an image file, or uint8 or uint16 pixels [h, w] or [h, w, c].
         image_shape: (H, W, C), C in 1..4.
+        background: (red, green, blue) in 0..255.
 
     Returns:
         uint8 [H, W, C].
@@ -90,12 +116,15 @@ def decode(encoded: bytes | np.ndarray, *, image_shape: tuple[int, int, int]) ->
     """
     height, width, channels = image_shape
     try:
-        image = _to_eight_bits(_open(encoded)).convert(_MODES[channels])
+        image = _to_eight_bits(_open(encoded))
+        if channels in (1, 3):
+            image = _without_alpha(image, background=background)
+        image = image.convert(_MODES[channels])
     except BrokenImageError:
         raise
     except UnidentifiedImageError as error:  # its own message is an object's address
         raise BrokenImageError(f"it is not an image in a format we read ({', '.join(FORMATS)})") from error
     except Exception as error:  # Pillow's plugins raise nearly anything when the bytes are wrong.
-        raise BrokenImageError(f"{type(error).__name__}: {error}") from error
+        raise BrokenImageError(f"{type(error).__name__}: {foreign_files.cause(error)}") from error
     image = _crop(image, width=width, height=height).resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(image).reshape(image_shape)

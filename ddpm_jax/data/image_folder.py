@@ -1,18 +1,20 @@
 """Reads encoded images and their labels from a folder or a tar.
 
-Both are read the same way. A top folder named after the split (train/, test/, ...) holds that split; without such
-folders the whole tree is used for any split. The folders inside are the classes, sorted by name; files further down
-belong to the class above them. A single root folder around everything is skipped.
-A tar is never unpacked: a plain one is read in place, a compressed one from front to back.
+Both are read the same way. A top folder named after the split (train/, test/, ...) holds that split. Without such
+folders the whole tree is the training set, but for a share that may be held out as split 'test'. The folders inside are
+the classes, sorted by name; files further down belong to the class above them. A single root folder around everything
+is skipped. A tar is never unpacked: a plain one is read in place, a compressed one from front to back.
 """
 
 import functools
+import hashlib
 import logging
 import os
 import posixpath
 import tarfile
 import weakref
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -31,21 +33,35 @@ _HEADERS = (
 )  # fmt: skip
 
 
-def open_image_folder(data_dir: str, *, split: str) -> Records:
+class _Images(NamedTuple):
+    """Holds the images of a split, in the order of their paths."""
+
+    paths: list[str]  # within the folder or tar
+    keys: list[str]  # the same below the folder of the split
+    class_names: tuple[str, ...]
+    labels: list[int]
+
+
+def open_image_folder(data_dir: str, *, split: str, holdout: float = 0.0) -> Records:
     """Lists the images of a split in the order of their paths, in a folder and in a tar alike.
+
+    Args:
+        data_dir: the folder or tar.
+        split: the name of a folder in it; without such folders 'train', 'all' or, with `holdout`, 'test'.
+        holdout: the share of images that make up 'test' where there are no such folders, chosen by their names.
 
     Raises:
         FileNotFoundError: if there is nothing at `data_dir`.
-        ValueError: if `data_dir` is empty, is neither a folder nor a tar, holds no images, does not hold this split, or
-            has images beside its class folders.
+        ValueError: if `data_dir` is empty, is neither a folder nor a tar, holds no images, does not hold this split,
+            has images beside its class folders, or has splits of its own besides `holdout`.
     """
     if not data_dir:
         raise ValueError("image_folder needs data_dir: a folder, or a .tar, .tar.gz or .tar.xz, of images.")
     path = os.path.expanduser(data_dir)
     if os.path.isdir(path):
-        return _open_folder(path, split=split)
+        return _open_folder(path, split=split, holdout=holdout)
     if os.path.isfile(path):
-        return _open_tar(path, split=split)
+        return _open_tar(path, split=split, holdout=holdout)
     raise FileNotFoundError(f"data_dir={data_dir!r} does not exist; it must be a folder or a tar of images.")
 
 
@@ -56,8 +72,8 @@ def _is_image(path: str) -> bool:
     return not hidden and posixpath.splitext(parts[-1])[1].lower() in EXTENSIONS
 
 
-def _select(paths: list[str], *, split: str, root: str) -> tuple[list[str], list[str]]:
-    """Returns the image paths of a split, sorted, and the class of each ('' for all if there are no class folders)."""
+def _select(paths: list[str], *, split: str, holdout: float, root: str) -> _Images:
+    """Returns the images of a split among the files of a folder or tar."""
     trees = sorted(path.split("/") for path in paths if _is_image(path))
     if not trees:
         raise ValueError(f"{root!r} holds no images: no file in it ends in one of {' '.join(EXTENSIONS)}.")
@@ -69,6 +85,8 @@ def _select(paths: list[str], *, split: str, root: str) -> tuple[list[str], list
         tops = {tree[1] for tree in trees if len(tree) > 2}
     splits = sorted(tops & known)
     if splits:
+        if holdout:
+            raise ValueError(f"{root!r} has the splits {', '.join(splits)}, so data.holdout={holdout:g} must be 0.")
         trees = [tree for tree in trees if len(tree) > depth + 1 and tree[depth] == split]
         depth += 1
     if not trees:
@@ -79,14 +97,32 @@ def _select(paths: list[str], *, split: str, root: str) -> tuple[list[str], list
         raise ValueError(
             f"{root!r} has {classes.count('')} images beside its class folders (first: {first}); move them into one."
         )
-    return ["/".join(tree) for tree in trees], classes
-
-
-def _labels(classes: list[str]) -> tuple[tuple[str, ...], list[int]]:
-    """Returns the class names, sorted, and the label of each image; without classes, no names and zeros."""
-    class_names = tuple(sorted(set(classes) - {""}))
+    keys = ["/".join(tree[depth:]) for tree in trees]
+    chosen = range(len(trees)) if splits else _made_split(keys, split=split, holdout=holdout, root=root)
+    class_names = tuple(sorted(set(classes) - {""}))  # of all images, so that the parts of a set agree on the labels
     label_of = {name: label for label, name in enumerate(class_names)}
-    return class_names, [label_of.get(name, 0) for name in classes]
+    return _Images(
+        paths=["/".join(trees[i]) for i in chosen], keys=[keys[i] for i in chosen], class_names=class_names,
+        labels=[label_of.get(classes[i], 0) for i in chosen],
+    )  # fmt: skip
+
+
+def _made_split(keys: list[str], *, split: str, holdout: float, root: str) -> list[int]:
+    """Chooses the images of a split of a set that has none of its own: each one's name decides where it belongs."""
+    if split not in ("train", "all") and not (holdout and split == "test"):
+        raise ValueError(
+            f"{root!r} has no folders train/ and test/, so all of it is the training set, and has no split {split!r}; "
+            "train with data.holdout=0.1 to keep a tenth of it out as split 'test', or sort the images into such "
+            "folders."
+        )
+    hashes = (hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest() for key in keys)
+    held_out = [int.from_bytes(digest[:8]) < holdout * 2**64 for digest in hashes]
+    chosen = [i for i, held in enumerate(held_out) if split == "all" or held == (split == "test")]
+    if not chosen:
+        raise ValueError(
+            f"data.holdout={holdout:g} leaves none of the {len(keys)} images of {root!r} for split {split!r}."
+        )
+    return chosen
 
 
 def _walk(root: str, below: str = "", seen: frozenset[str] = frozenset()) -> Iterator[str]:
@@ -104,9 +140,8 @@ def _walk(root: str, below: str = "", seen: frozenset[str] = frozenset()) -> Ite
                 yield path
 
 
-def _open_folder(root: str, *, split: str) -> Records:
-    paths, classes = _select(list(_walk(root)), split=split, root=root)
-    class_names, labels = _labels(classes)
+def _open_folder(root: str, *, split: str, holdout: float) -> Records:
+    paths, keys, class_names, labels = _select(list(_walk(root)), split=split, holdout=holdout, root=root)
 
     def read(i: int) -> Record:
         with open(os.path.join(root, paths[i]), "rb") as file:
@@ -117,6 +152,7 @@ def _open_folder(root: str, *, split: str) -> Records:
         class_names=class_names,
         name=lambda i: foreign_files.printable(os.path.join(root, paths[i])),
         read=read,
+        keys=keys,
     )
 
 
@@ -169,18 +205,18 @@ def _list_tar(path: str, *, mode: str) -> dict[str, tuple[int, int]]:
     return files
 
 
-def _open_tar(path: str, *, split: str) -> Records:
+def _open_tar(path: str, *, split: str, holdout: float) -> Records:
     with foreign_files.reading(path, "is not a folder, nor a whole and readable tar of images"):
         try:
             files, compressed = _list_tar(path, mode="r:"), False
         except tarfile.ReadError:
             files, compressed = _list_tar(path, mode="r:*"), True
-    paths, classes = _select(list(files), split=split, root=path)
-    class_names, labels = _labels(classes)
+    paths, keys, class_names, labels = _select(list(files), split=split, holdout=holdout, root=path)
     places = [files[name] for name in paths]
     records = functools.partial(
-        Records, size=len(paths), class_names=class_names, name=lambda i: foreign_files.printable(f"{path}:{paths[i]}")
-    )
+        Records, size=len(paths), class_names=class_names, name=lambda i: foreign_files.printable(f"{path}:{paths[i]}"),
+        keys=keys,
+    )  # fmt: skip
     if compressed:
         return records(read=None, scan=functools.partial(_scan_tar, path, places=places, labels=labels))
     descriptor = os.open(path, os.O_RDONLY)

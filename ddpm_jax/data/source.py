@@ -5,13 +5,14 @@ import concurrent.futures
 import dataclasses
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from ddpm_jax.data.decode import BrokenImageError, decode
+from ddpm_jax.data import fingerprint
+from ddpm_jax.data.decode import WHITE, BrokenImageError, decode
 
 _log = logging.getLogger(__name__)
 _MAX_BROKEN = 0.01  # of all images
@@ -35,6 +36,7 @@ class Records:
         name: names image i in messages.
         read: reads image i, from any thread. None if the images can only be read from front to back.
         scan: yields (i, image i) in the order of storage; needed only if `read` is None.
+        keys: the name of each image within the data set, wherever that lies; empty if the images have none.
     """
 
     size: int
@@ -42,6 +44,7 @@ class Records:
     name: Callable[[int], str]
     read: Callable[[int], Record] | None
     scan: Callable[[], Iterator[tuple[int, Record]]] | None = None
+    keys: Sequence[str] = ()
 
 
 class BrokenImages:
@@ -86,11 +89,13 @@ class Source:
     Attributes:
         image_shape: (H, W, C).
         class_names: the class of each label; empty if the data set has no classes.
-        broken: the broken images encountered so far. In memory they are left out; in a stream the next good image
-            replaces each.
-        images: uint8 [N, H, W, C] if the data set is in memory, else None.
-        labels: int32 [N] if the data set is in memory, else None.
+        broken: the broken images encountered so far; `read` replaces each by the next good one.
+        images: uint8 [n, H, W, C], the n <= N good ones, if the data set is in memory, else None.
+        labels: int32 [n] if the data set is in memory, else None.
         records: the encoded images if the data set is streamed, else None.
+        background: (red, green, blue) that transparent images are shown on as they are streamed.
+        rows: int64 [N], the row of `images` that stands for each image; None if it is its own, as none is broken.
+        facts: what `fingerprint` returns, if the data set is in memory, else None.
     """
 
     image_shape: tuple[int, int, int]
@@ -99,10 +104,15 @@ class Source:
     images: np.ndarray | None = None
     labels: np.ndarray | None = None
     records: Records | None = None
+    background: tuple[int, int, int] = WHITE
+    rows: np.ndarray | None = None
+    facts: fingerprint.Fingerprint | None = None
 
     def __len__(self) -> int:
-        """Returns N, the length of an epoch."""
-        return len(self.images) if self.in_memory else self.records.size
+        """Returns N, the length of an epoch: of the broken ones, too."""
+        if not self.in_memory:
+            return self.records.size
+        return len(self.images if self.rows is None else self.rows)
 
     @property
     def in_memory(self) -> bool:
@@ -117,13 +127,15 @@ class Source:
     def read_one(self, index: int) -> tuple[np.ndarray, np.int32]:
         """Reads one image, uint8 [H, W, C], and its label; see `read`."""
         if self.in_memory:
-            return self.images[index], self.labels[index]
+            row = index if self.rows is None else self.rows[index]
+            return self.images[row], self.labels[row]
         # Whether an image is broken depends on its bytes alone, so its replacement is the same in every run.
         while True:
             record = None if index in self.broken else self.records.read(index)
             if record is not None:
                 try:
-                    return decode(record.encoded, image_shape=self.image_shape), np.int32(record.label)
+                    image = decode(record.encoded, image_shape=self.image_shape, background=self.background)
+                    return image, np.int32(record.label)
                 except BrokenImageError as error:
                     self.broken.add(index, name=self.records.name(index), reason=error)
             index = (index + 1) % len(self)
@@ -145,7 +157,8 @@ class Source:
         if indices.size and not 0 <= indices.min() <= indices.max() < len(self):
             raise IndexError(f"indices {indices.min()}..{indices.max()} must lie in 0..{len(self) - 1}.")
         if self.in_memory:
-            return self.images[indices], self.labels[indices]
+            rows = indices if self.rows is None else self.rows[indices]
+            return self.images[rows], self.labels[rows]
         images = np.empty((len(indices), *self.image_shape), np.uint8)
         labels = np.empty(len(indices), np.int32)
         with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -153,9 +166,24 @@ class Source:
                 images[row], labels[row] = image, label
         return images, labels
 
+    def fingerprint(self) -> fingerprint.Fingerprint:
+        """Returns a few facts that tell these images from others; see `fingerprint.differences`."""
+        return fingerprint_records(self.records) if self.facts is None else self.facts
 
-def load_into_memory(records: Records, *, image_shape: tuple[int, int, int]) -> Source:
-    """Decodes all images in threads (Pillow releases the GIL) and leaves out the broken ones.
+
+def fingerprint_records(records: Records) -> fingerprint.Fingerprint:
+    """Returns what `Source.fingerprint` returns, without decoding an image."""
+    sampled = fingerprint.sampled(records.size)
+    if records.read:
+        return _facts(records, {i: fingerprint.digest(*records.read(i)) for i in sampled})
+    digests = dict.fromkeys(sampled, "")
+    return _facts(records, digests | {i: fingerprint.digest(*read) for i, read in records.scan() if i in digests})
+
+
+def load_into_memory(
+    records: Records, *, image_shape: tuple[int, int, int], background: tuple[int, int, int] = WHITE
+) -> Source:
+    """Decodes all images in threads (Pillow releases the GIL).
 
     Raises:
         ValueError: if more than 1 % of the images are broken.
@@ -163,11 +191,14 @@ def load_into_memory(records: Records, *, image_shape: tuple[int, int, int]) -> 
     images = np.empty((records.size, *image_shape), np.uint8)
     labels = np.empty(records.size, np.int32)
     broken = BrokenImages(records.size)
+    digests = dict.fromkeys(fingerprint.sampled(records.size), "")
 
     def decode_into(index: int, record: Record | None) -> None:
         encoded, labels[index] = records.read(index) if record is None else record
+        if index in digests:
+            digests[index] = fingerprint.digest(encoded, labels[index])
         try:
-            images[index] = decode(encoded, image_shape=image_shape)
+            images[index] = decode(encoded, image_shape=image_shape, background=background)
         except BrokenImageError as error:
             broken.add(index, name=records.name(index), reason=error)
 
@@ -189,16 +220,24 @@ def load_into_memory(records: Records, *, image_shape: tuple[int, int, int]) -> 
             progress.update()
         for future, _ in pending:
             future.result()
-    num_good = _compact(broken, images=images, labels=labels)
-    return Source(image_shape, records.class_names, broken, images=images[:num_good], labels=labels[:num_good])
+    rows = _compact(broken, images=images, labels=labels) if broken else None
+    num_good = records.size - len(broken)
+    return Source(
+        image_shape, records.class_names, broken, images=images[:num_good], labels=labels[:num_good], rows=rows,
+        facts=_facts(records, digests),
+    )  # fmt: skip
 
 
-def _compact(broken: BrokenImages, *, images: np.ndarray, labels: np.ndarray) -> int:
-    """Moves the good images to the front, in place as a copy could be too large, and returns their number."""
-    if not broken:
-        return len(images)
-    good = [i for i in range(len(images)) if i not in broken]
+def _facts(records: Records, digests: dict[int, str]) -> fingerprint.Fingerprint:
+    return fingerprint.fingerprint(
+        num_images=records.size, class_names=records.class_names, keys=records.keys, digests=digests.values()
+    )
+
+
+def _compact(broken: BrokenImages, *, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Moves the good images to the front, in place as a copy could be too large, and returns `Source.rows`."""
+    good = np.array([i for i in range(len(images)) if i not in broken])
     for target, i in enumerate(good):
         if target != i:
             images[target], labels[target] = images[i], labels[i]
-    return len(good)
+    return np.searchsorted(good, np.arange(len(images))) % len(good)  # the next good one, in a circle

@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import optax
+from absl import logging
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
@@ -30,7 +31,8 @@ class MetricLog:
 
     Args:
         directory: the work folder. What metrics.jsonl says of steps after `start_step` is removed: they are redone.
-            None: nothing is written, and losses that are not finite are refused all the same.
+            What cannot be read of it is set aside. None: nothing is written, and losses that are not finite are refused
+            all the same.
         start_step: steps made before.
         num_steps: steps when the run is finished.
         batch_size: images a step.
@@ -47,8 +49,10 @@ class MetricLog:
         self._file, self._events = None, None
         if directory:
             path = directory / workdir.METRICS
-            kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= start_step]
-            files.write_atomically(path, "".join(f"{line}\n" for line in kept))
+            lines = workdir.read_metrics(directory)
+            _set_aside(path, [line for line, report in lines if report is None])
+            kept = [line for line, report in lines if report and report["step"] <= start_step]
+            files.write_atomically(path, "".join(f"{line.decode()}\n" for line in kept))
             self._file, self._unwritten = path.open("ab", buffering=0), b""
             self._events = _open_events(directory / workdir.TENSORBOARD, purge_step=start_step + 1)
         self._waiting: tuple[int, Metrics] | None = None
@@ -170,9 +174,11 @@ def _open_events(folder: Path, *, purge_step: int) -> EventsWriter:
     return events
 
 
-def _whole_lines(path: Path) -> list[str]:
-    """Reads the lines of a JSON-lines file, without a last one that a kill cut short."""
-    if not path.is_file():
-        return []
-    *lines, _torn = path.read_text().split("\n")
-    return lines
+def _set_aside(path: Path, lines: list[bytes]) -> None:
+    """Writes the lines that cannot be read beside the log, and says so."""
+    if lines:
+        aside = workdir.free_name(path.with_name(f"{path.name}.unreadable"))
+        aside.write_bytes(b"".join(line + b"\n" for line in lines))
+        logging.warning(
+            "%s is damaged. What cannot be read of it, %d lines, is now in %s.", path, len(lines), aside.name
+        )

@@ -1,21 +1,21 @@
 """The folder of one run: its config, its lock, and the names of what lies in it."""
 
 import contextlib
-import fcntl
 import itertools
 import json
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import ml_collections
 
+from ddpm_jax import data
 from ddpm_jax.runs import config
-from ddpm_jax.runtime import files
+from ddpm_jax.runtime import files, foreign_files
 
-CONFIG, CHECKPOINTS, LOCK, METRICS, PROFILE, SAMPLES, TABLES, TENSORBOARD = (
-    "config.json", "checkpoints", ".lock", "metrics.jsonl", "profile", "samples", "tables", "tensorboard",
+CONFIG, CHECKPOINTS, DATA, LOCK, METRICS, PROFILE, SAMPLES, TABLES, TENSORBOARD = (
+    "config.json", "checkpoints", "data.json", ".lock", "metrics.jsonl", "profile", "samples", "tables", "tensorboard",
 )  # fmt: skip
 _MAX_CONFIG_CHARACTERS = 2**16  # one has some 2000; of a longer file the rest is missed as JSON
 
@@ -45,18 +45,43 @@ def free_name(path: Path) -> Path:
 
 def recent_loss(workdir: str | os.PathLike, step: int, *, reports: int = 10) -> float | None:
     """Averages the training loss over the last reports in metrics.jsonl up to `step`; None if there is none."""
-    path = Path(workdir) / METRICS
-    *lines, _torn = path.read_text().split("\n") if path.is_file() else [""]  # a run may be writing there
-    reports_so_far = [report for report in map(json.loads, lines) if report["step"] <= step and "loss" in report]
-    losses = [report["loss"] for report in reports_so_far[-reports:]]
+    so_far = [report for _, report in read_metrics(workdir) if report and report["step"] <= step]
+    losses = [report["loss"] for report in so_far if isinstance(report.get("loss"), float)][-reports:]
     return sum(losses) / len(losses) if losses else None
 
 
-def check(workdir: str | os.PathLike, settings: ml_collections.ConfigDict) -> None:
-    """Refuses to continue the run in a work folder with settings that would make it another run.
+def read_metrics(workdir: str | os.PathLike) -> list[tuple[bytes, dict[str, Any] | None]]:
+    """Reads each line of metrics.jsonl, and the report in it; None: it cannot be read.
+
+    A last line without an end is left out, unless it is no text: a run is writing it, or a kill cut it short.
+    """
+    path = Path(workdir) / METRICS
+    *lines, last = path.read_bytes().split(b"\n") if path.is_file() else [b""]
+    if not last.isascii() or b"\0" in last:
+        lines.append(last)
+    return [(line, _report(line)) for line in lines]
+
+
+def _report(line: bytes) -> dict[str, Any] | None:
+    try:
+        report = json.loads(line.decode())
+    except (ValueError, RecursionError):
+        return None
+    return report if isinstance(report, dict) and type(report.get("step")) is int else None
+
+
+def check(
+    workdir: str | os.PathLike, settings: ml_collections.ConfigDict, *, fingerprint: data.Fingerprint | None = None
+) -> None:
+    """Refuses to continue the run in a work folder with settings or images that would make it another run.
+
+    Args:
+        workdir: the folder, there or not.
+        settings: to continue with.
+        fingerprint: of the images to continue with, from `data.Source.fingerprint`; None: they are not compared.
 
     Raises:
-        ValueError: naming the settings that differ; or if there are checkpoints without their config.
+        ValueError: naming what differs; or if there are checkpoints without their config.
     """
     path, checkpoints = Path(workdir) / CONFIG, Path(workdir) / CHECKPOINTS
     if not path.is_file() and any(entry.name.isdecimal() for entry in checkpoints.glob("*")):
@@ -69,17 +94,37 @@ def check(workdir: str | os.PathLike, settings: ml_collections.ConfigDict) -> No
             f"{Path(workdir).absolute()} holds a run with other settings: {'; '.join(changed)}. Continue it with "
             f"its own, start in another --workdir, or, to go on with the new ones on purpose, edit {path} first."
         )
+    if path.is_file() and fingerprint:
+        _check_data(Path(workdir) / DATA, fingerprint)
 
 
-def write_config(workdir: str | os.PathLike, settings: ml_collections.ConfigDict) -> None:
+def _check_data(path: Path, fingerprint: data.Fingerprint) -> None:
+    """Refuses other images than those that the run was started with; runs of before they were noted have none."""
+    way_out = f"start in another --workdir, or, to go on with these images on purpose, delete {path} first"
+    if path.exists():
+        begun_with = foreign_files.read_json(path, f"does not say what images the run has: {way_out}")
+        if changed := data.differences(begun_with if isinstance(begun_with, dict) else {}, fingerprint):
+            said = foreign_files.printable("; ".join(changed))
+            raise ValueError(
+                f"{path.parent.absolute()} holds a run on other images: {said}. Bring its own back, {way_out}."
+            )
+
+
+def write_config(
+    workdir: str | os.PathLike, settings: ml_collections.ConfigDict, *, fingerprint: data.Fingerprint | None = None
+) -> None:
     """Writes the config of a new run, or of the one that is continued, and makes the folder.
+
+    The fingerprint of the images, if it is given, is written beside it when the run begins, and stays.
 
     Raises:
         ValueError: as `check` does.
     """
-    check(workdir, settings)
-    path = Path(workdir) / CONFIG
+    check(workdir, settings, fingerprint=fingerprint)
+    path, data_path = Path(workdir) / CONFIG, Path(workdir) / DATA
     path.parent.mkdir(parents=True, exist_ok=True)
+    if fingerprint and not (path.is_file() and data_path.exists()):
+        files.write_atomically(data_path, json.dumps(fingerprint, indent=2) + "\n")
     files.write_atomically(path, config.to_json(settings))
 
 
@@ -87,23 +132,10 @@ def write_config(workdir: str | os.PathLike, settings: ml_collections.ConfigDict
 def locked(workdir: str | os.PathLike) -> Iterator[None]:
     """Makes the folder, and keeps a second training run out of it while entered; who only reads does not ask.
 
-    The kernel's lock on a file, so it ends with the process, however that ends. On a network file system it holds
-    between hosts where the system supports locks, as NFS does.
-
     Raises:
         ValueError: if another run holds it.
     """
-    path = Path(workdir) / LOCK
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise ValueError(
-                f"{Path(workdir).absolute()} is in use by another run, {file.read().strip() or 'just begun'}: wait "
-                "until it ends, stop it, or start in another --workdir."
-            ) from None
-        file.truncate(0)
-        print(f"process {os.getpid()} on {socket.gethostname()}", file=file, flush=True)
+    Path(workdir).mkdir(parents=True, exist_ok=True)
+    problem = f"{Path(workdir).absolute()} is in use by another run"
+    with files.locked(Path(workdir) / LOCK, problem=problem, way_out="start in another --workdir"):
         yield

@@ -6,6 +6,7 @@ import resource
 import time
 
 import pytest
+from PIL import Image
 
 from e2e.conftest import TINY, finished
 from e2e.test_train import assert_same_model, losses, metrics, wait_for
@@ -84,3 +85,23 @@ def test_a_second_run_in_the_same_folder_is_refused_while_the_first_goes_on(star
     first.communicate()
     last = max(row["step"] for row in metrics(tmp_path)) + 2
     assert "Finished" in run("train.py", *command, f"--config.train.num_steps={last}")
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_its_own_images_alone(run, tmp_path):
+    """And what it was trained on is no test split."""
+    for i in range(60):
+        Image.new("L", (8, 8), i).save(tmp_path / f"{i}.png")
+    folder = tmp_path / "run"
+    own = ("--config.data.name=image_folder", f"--config.data.data_dir={tmp_path}", f"--workdir={folder}")
+    run("train.py", *TINY, *own)
+    longer = (*TINY, *own, "--config.train.num_steps=14")
+    for i in range(30):
+        (tmp_path / f"{i}.png").rename(tmp_path / f"{i}.away")
+    output = run("train.py", *longer, code=1)
+    assert f"{folder} holds a run on other images: number of images: 60 -> 30; " in output
+    for i in range(30):
+        (tmp_path / f"{i}.away").rename(tmp_path / f"{i}.png")
+    assert "Finished at step 14" in run("train.py", *longer)
+    output = run("evaluate.py", f"--workdir={folder}", "--metrics=bpd", code=1)
+    assert "has no split 'test'; train with data.holdout=0.1 to keep a tenth of it out" in output

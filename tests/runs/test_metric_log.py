@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from ddpm_jax.runs import workdir
 from ddpm_jax.runs.metric_log import MetricLog
 from ddpm_jax.training import Metrics, NonFiniteError
 
@@ -105,6 +106,28 @@ def test_rows_of_steps_that_will_be_redone_are_dropped(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 4}\n{"step": 8}\n{"ste')
     make(tmp_path, start_step=4).close()
     assert rows(tmp_path) == [{"step": 4}]
+
+
+DAMAGED = [
+    b'{"step": 2, "loss": 0.5}', b"\0" * 30, b"\xff\xfe", b"[" * 60_000, b"3", b'{"loss": 1.0}', b'{"step": null}',
+    b'{"step": 4, "loss": 1.5}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("tail", [b'{"ste', b"", b'{"ste\0\0\0'])
+def test_what_cannot_be_read_is_set_aside_and_said_and_the_rest_stays(tmp_path, caplog, tail):
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join([*DAMAGED, tail]))
+    assert workdir.recent_loss(tmp_path, 4) == 1.0
+    make(tmp_path, start_step=4).close()
+    assert rows(tmp_path) == [{"step": 2, "loss": 0.5}, {"step": 4, "loss": 1.5}]
+    set_aside = [*DAMAGED[1:-1], tail] if b"\0" in tail else DAMAGED[1:-1]
+    assert (tmp_path / "metrics.jsonl.unreadable").read_bytes() == b"".join(line + b"\n" for line in set_aside)
+    said = f"{tmp_path}/metrics.jsonl is damaged. What cannot be read of it, {len(set_aside)} lines, is now in "
+    assert [record.getMessage() for record in caplog.records] == [f"{said}metrics.jsonl.unreadable."]
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(b"again\n")
+    make(tmp_path, start_step=4).close()
+    assert (tmp_path / "metrics.jsonl.unreadable-2").read_bytes() == b"again\n"
 
 
 def events(folder):

@@ -152,3 +152,43 @@ def test_checkpoints_without_their_config_are_refused_and_left_as_they_are(run, 
         workdir.write_config(folder, tiny_config)
     assert not (folder / workdir.CONFIG).exists()
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == before
+
+
+IMAGES = {"number of images": 1442, "contents": "b4ef"}
+
+
+def test_a_run_continues_on_its_own_images_alone(tmp_path, tiny_config):
+    workdir.write_config(tmp_path, tiny_config, fingerprint=IMAGES)
+    tiny_config.train.keep = 9
+    workdir.write_config(tmp_path, tiny_config, fingerprint=dict(IMAGES))
+    before = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert json.loads(before["data.json"]) == IMAGES
+    tiny_config.train.keep = 8
+    message = (
+        rf"^{tmp_path} holds a run on other images: number of images: 1442 -> 700\. Bring its own back, start in "
+        rf"another --workdir, or, to go on with these images on purpose, delete {tmp_path}/data.json first\.$"
+    )
+    for refuse in (workdir.check, workdir.write_config):
+        with pytest.raises(ValueError, match=message):
+            refuse(tmp_path, tiny_config, fingerprint=IMAGES | {"number of images": 700})
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
+    (tmp_path / "data.json").unlink()  # on purpose; and so are the folders of before
+    workdir.write_config(tmp_path, tiny_config, fingerprint=IMAGES | {"number of images": 700})
+    assert json.loads((tmp_path / "data.json").read_text())["number of images"] == 700
+
+
+def test_a_new_run_takes_no_notice_of_images_of_an_old_one(tmp_path, tiny_config):
+    (tmp_path / "data.json").write_text("{}")
+    workdir.check(tmp_path, tiny_config, fingerprint=IMAGES)
+    workdir.write_config(tmp_path, tiny_config, fingerprint=IMAGES)
+    assert json.loads((tmp_path / "data.json").read_text()) == IMAGES
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "null", "\x00", '{"\\u001b": 1}'])
+def test_images_that_are_not_known_are_not_those_of_the_run(tmp_path, tiny_config, text):
+    workdir.write_config(tmp_path, tiny_config)
+    (tmp_path / "data.json").write_text(text)
+    with pytest.raises(ValueError, match="to go on with these images on purpose, delete .*data.json first") as refused:
+        workdir.check(tmp_path, tiny_config, fingerprint=IMAGES)
+    assert str(refused.value).isprintable()
+    workdir.check(tmp_path, tiny_config)
