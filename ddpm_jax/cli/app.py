@@ -1,17 +1,20 @@
-"""What the commands share: flags of several processes, the experiments by name, and how errors are reported."""
+"""What the commands share: flags, those of several processes among them, and how errors are reported."""
 
+import difflib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
 
 import jax
 from absl import app, flags, logging
 
 from ddpm_jax import parallel
-from ddpm_jax.runtime.signals import Stopped
+from ddpm_jax.cli import experiments
+from ddpm_jax.runtime.foreign_files import cause
+from ddpm_jax.runtime.signals import Stopped, keep_output
 
 
 def run(define_flags: Callable[[], None], work: Callable[..., int], *, doc: str, positional: str = "") -> None:
@@ -26,6 +29,7 @@ def run(define_flags: Callable[[], None], work: Callable[..., int], *, doc: str,
         doc: the help of the command.
         positional: how the help calls arguments beside flags; '': there may be none.
     """
+    keep_output()
     define_flags()
     _define_process_flags()
 
@@ -77,47 +81,80 @@ def parse(argv: list[str], *, doc: str, positional: str = "") -> list[str]:
     Returns:
         The arguments that are no flags, the name of the program first.
     """
+    takes_config = "config" in flags.FLAGS
     if any(argument in ("--help", "-h", "--helpfull", "-help") for argument in argv[1:]):
-        print(f"{doc.strip()}\n\nFlags:\n{_help()}")
+        print(f"{doc.strip()}\n\nFlags:\n{_help()}" + (f"\n\n{experiments.help_text()}" if takes_config else ""))
         raise SystemExit(0)
     try:
-        rest = flags.FLAGS([argv[0], *map(_with_path_of_experiment, argv[1:])])
+        rest = flags.FLAGS([argv[0], *(experiments.resolve(argv[1:]) if takes_config else argv[1:])])
         if len(rest) > 1 and not positional:
             raise flags.Error(f"Unknown argument {rest[1]!r}; flags are --NAME=VALUE.")
+    except flags.UnrecognizedFlagError as error:
+        raise SystemExit(f"{command_name()}: {_unknown_flag(error.flagname, takes_config)} See --help.") from None
     except flags.Error as error:
-        raise SystemExit(f"{command_name()}: {error} See --help.") from None
-    except (AttributeError, KeyError) as error:  # of ml_collections, with the nearest name
-        message = " ".join(str(error.args[0]).split())
-        raise SystemExit(f"{command_name()}: unknown setting {message}") from None
+        raise SystemExit(f"{command_name()}: {_without_none(str(error))} See --help.") from None
+    except (AttributeError, KeyError) as error:  # of ml_collections
+        raise SystemExit(f"{command_name()}: {cause(error)}. See --help.") from None
     return rest
 
 
-def _help() -> str:
-    by_module = flags.FLAGS.flags_by_module_dict()
-    own = [flag for module, its in by_module.items() if module.startswith(("ddpm_jax", "__main__")) for flag in its]
-    return "\n".join(
-        f"  --{flag.name}{'' if flag.boolean else '=' + (flag.metavar if hasattr(flag, 'metavar') else '...')}\n"
-        f"      {flag.help}" + ("" if flag.default is None else f" (default: {flag.default_as_str})")
-        for flag in sorted(own, key=lambda flag: flag.name)
+def _unknown_flag(name: str, takes_config: bool) -> str:
+    """Says what there is in place of a flag that there is not."""
+    own = [flag.name for flag in _own_flags()]
+    if setting := takes_config and experiments.suggest(name):
+        return f"Unknown command line flag {name!r}. {setting}"
+    near = difflib.get_close_matches(name, own, n=1, cutoff=0.8)
+    return f"Unknown command line flag {name!r}. " + (
+        f"Did you mean --{near[0]}?" if near else f"There are {', '.join(f'--{flag}' for flag in own)}."
     )
 
 
-def experiment_names() -> list[str]:
-    """Lists the experiments that come with the package."""
-    files = (entry.name for entry in resources.files("ddpm_jax.configs").iterdir())
-    return sorted(name.removesuffix(".py") for name in files if name.endswith(".py") and not name.startswith("_"))
+def _without_none(message: str) -> str:
+    """Rewrites what absl says of a flag that must be given and is not."""
+    missing = re.fullmatch(r"flag --(\w+)=None: .* must have a value other than None\.", message)
+    if missing is None:
+        return message
+    names = f": {', '.join(experiments.names())}, or a file with get_config" if missing[1] == "config" else ""
+    return f"--{missing[1]}=... must be given{names}."
 
 
-def _with_path_of_experiment(argument: str) -> str:
-    """Replaces the name of an experiment by the path of its file: --config=cifar10."""
-    flag, equals, name = argument.partition("=")
-    if flag not in ("--config", "-config") or not equals or name.endswith(".py") or Path(name).is_file():
-        return argument
-    if name not in experiment_names():
-        raise flags.Error(
-            f"--config={name} is neither a file nor an experiment; there are {', '.join(experiment_names())}."
-        )
-    return f"{flag}={resources.files('ddpm_jax.configs') / f'{name}.py'}"
+def _own_flags() -> list[flags.Flag]:
+    modules = flags.FLAGS.flags_by_module_dict().items()
+    own = [
+        flag for name, of_module in modules if name.startswith("ddpm_jax") or name == "__main__" for flag in of_module
+    ]
+    return sorted(own, key=lambda flag: flag.name)
+
+
+def _help() -> str:
+    return "\n".join(
+        f"  --{flag.name}{'' if flag.boolean else '=' + (flag.metavar if hasattr(flag, 'metavar') else '...')}\n"
+        f"      {flag.help}" + ("" if flag.default is None else f" (default: {flag.default_as_str})")
+        for flag in _own_flags()
+    )
+
+
+def work_folder(path: str) -> Path:
+    """Returns the path of a work folder, which may not be there yet.
+
+    Raises:
+        ValueError: if it, or a folder that it is to lie in, is a file.
+    """
+    folder = Path(path)
+    for part in (folder, *folder.parents):
+        if part.exists() and not part.is_dir():
+            raise ValueError(f"--workdir={path} must be a folder, and {part} is a file.")
+    return folder
+
+
+def check_suffix(path: str | None, suffix: str) -> None:
+    """Refuses a path of --out whose ending promises another kind of file than what is written.
+
+    Raises:
+        ValueError: naming the ending that it must have.
+    """
+    if path and Path(path).suffix != suffix:
+        raise ValueError(f"--out={path} must end in {suffix}, as that is what is written.")
 
 
 def _define_process_flags() -> None:
@@ -151,7 +188,16 @@ def _join(values: flags.FlagValues) -> parallel.PeerWatch | None:
         timeout_s=values.start_timeout_s,
         heartbeat_timeout_s=values.heartbeat_timeout_s,
     )
-    parallel.check_initialized()
+    try:
+        parallel.check_initialized()  # starts the devices
+    except (AssertionError, RuntimeError) as error:
+        asked = jax.config.jax_platforms
+        why = f"JAX_PLATFORMS={asked} asks for one that is not here. " if asked else ""
+        print(
+            f"{command_name()}: JAX finds no device to run on ({cause(error)}). {why}Set JAX_PLATFORMS=cpu, or install "
+            "JAX for this machine.", file=sys.stderr, flush=True,
+        )  # fmt: skip
+        os._exit(1)  # at once: to leave in order, JAX must be asked what it could not tell
     if not parallel.is_primary():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
     return parallel.watch_peers(values.coordinator_address)

@@ -1,8 +1,10 @@
 """Checks whether these hosts can train together, and names the host that is missing or differs.
 
     ddpm-doctor --coordinator_address=HOST:PORT --num_processes=N --process_id=I [--workdir=DIR]
+                [--config=NAME_OR_FILE [--config.data.data_dir=... ...]]
 
-Run it, or python -m ddpm_jax.doctor, on all hosts at the same time. A single machine needs no flags.
+With --config and the settings that train.py will be given, it also compares these and the data. Run it, or
+python -m ddpm_jax.doctor, on all hosts at the same time. A single machine needs no flags.
 Exit code 0: healthy; 1: not healthy; 2: wrong flags.
 """
 
@@ -11,16 +13,20 @@ import logging
 import os
 import sys
 
+import ml_collections
 from absl import flags
+from ml_collections import config_flags
 
-from ddpm_jax import doctor
+from ddpm_jax import data, doctor
+from ddpm_jax.cli import experiments
+from ddpm_jax.runs import config
 
 
 def main() -> None:
     """Checks the hosts that the flags describe, prints the problems, and exits with 0, 1 or 2 as said above."""
     try:
         values = _define_flags()
-        arguments = values(sys.argv)[1:]
+        arguments = values([sys.argv[0], *experiments.resolve(sys.argv[1:])])[1:]
         if values.help:
             print(__doc__ + values.get_help(include_special_flags=False))
             return
@@ -34,7 +40,12 @@ def main() -> None:
     log.setLevel(logging.INFO)
     log.addHandler(logging.StreamHandler(sys.stdout))
     limits = dict(timeout_s=values.timeout_s, max_skew_s=values.max_skew_s)
-    problems = doctor.check_hosts(**processes, workdir=values.workdir, **limits)
+    facts, own_problems = {}, []
+    try:
+        facts = _facts(values.config) if values.config else {}
+    except (ValueError, OSError) as error:
+        own_problems = [str(error)]
+    problems = own_problems + doctor.check_hosts(**processes, workdir=values.workdir, facts=facts, **limits)
     for problem in problems:
         print(f"WRONG: {problem}")
     print("Not healthy." if problems else "Healthy.", flush=True)
@@ -56,10 +67,24 @@ def _define_flags() -> flags.FlagValues:
     text("coordinator_address", address, "HOST:PORT of process 0; $JAX_COORDINATOR_ADDRESS.")
     integer("num_processes", num_processes, "How many there are; $JAX_NUM_PROCESSES, $SLURM_NTASKS.", lower_bound=1)
     integer("process_id", process_id, "Which this is, from 0; $JAX_PROCESS_ID, $SLURM_PROCID.")
+    config_flags.DEFINE_config_file("config", help_string="The experiment to be trained.", flag_values=values)
     text("workdir", "", "A folder: checks that all processes can write to it and share it.")
     seconds("timeout_s", doctor.TIMEOUT_S, "The time for all to connect, and again for JAX to start.", lower_bound=0.0)
     seconds("max_skew_s", doctor.MAX_SKEW_S, "The allowed difference between clocks.", lower_bound=0.0)
     return values
+
+
+def _facts(settings: ml_collections.ConfigDict) -> dict[str, str]:
+    """Returns what train.py compares: the settings, and a few facts of the data.
+
+    Raises:
+        ValueError: if they are wrong.
+        FileNotFoundError: if there is no data.
+    """
+    config.check(settings)
+    fields = settings.data
+    of_data = data.fingerprint(fields.name, split=fields.split, data_dir=fields.data_dir, holdout=fields.holdout)
+    return {name: str(value) for name, value in (config.facts(settings) | of_data).items()}
 
 
 def _variable(*names: str) -> str | None:

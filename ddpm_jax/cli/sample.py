@@ -68,6 +68,7 @@ def _define_flags() -> None:
 
 
 def _sample(values: flags.FlagValues) -> int:
+    app.check_suffix(values.out, ".npz" if values.mode == "samples" else ".png")
     compilation_cache.enable()
     model = load(values)
     folder, out, settings = Path(values.workdir), values.out and Path(values.out), model.experiment.config.sample

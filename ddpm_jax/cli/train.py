@@ -6,7 +6,6 @@ ddpm-train --config=cifar10 --workdir=runs/cifar10 [--config.optim.lr=1e-4 ...]
 """
 
 import sys
-from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
@@ -30,7 +29,7 @@ def _define_flags() -> None:
 
 
 def _train(values: flags.FlagValues) -> int:
-    directory = Path(values.workdir)
+    directory = app.work_folder(values.workdir)
     if values.dry_run:
         trainer.report(values.config, directory)
         return 0

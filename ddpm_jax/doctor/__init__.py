@@ -8,6 +8,8 @@ jax_runtime.py   starts JAX's runtime on all processes -> problems
 
 import functools
 import logging
+import types
+from collections.abc import Mapping
 
 from ddpm_jax.doctor import diagnosis, jax_runtime, rendezvous
 from ddpm_jax.doctor.report import make_report
@@ -23,6 +25,7 @@ def check_hosts(
     num_processes: int = 1,
     process_id: int = 0,
     workdir: str = "",
+    facts: Mapping[str, str] = types.MappingProxyType({}),
     timeout_s: float = TIMEOUT_S,
     max_skew_s: float = MAX_SKEW_S,
 ) -> list[str]:
@@ -33,13 +36,14 @@ def check_hosts(
         num_processes: the number of processes.
         process_id: the number of this process, from 0.
         workdir: the folder that all processes should share; '' to leave that unchecked.
+        facts: what else all must have in common, by names for people: settings, data.
         timeout_s: the time for all processes to connect, and again for JAX to start.
         max_skew_s: the allowed difference between clocks.
 
     Returns:
         The problems, a sentence each; none if all is well. If JAX hangs, so does a thread of this process.
     """
-    own = make_report(process=process_id, num_processes=num_processes, workdir=workdir)
+    own = make_report(process=process_id, num_processes=num_processes, workdir=workdir, facts=facts)
     _log.info(own.describe())
     diagnose = functools.partial(diagnosis.problems, max_skew_s=max_skew_s, address=coordinator_address)
     try:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ddpm_jax.doctor.report import Report
 
+_SHOWN = 5  # differences of code, settings and data
 _MIN_FREE_BYTES = 2**31  # three checkpoints of the CIFAR-10 model take 1.7 GB
 
 
@@ -42,6 +43,17 @@ def _differences(report: Report, first: Report, *, max_skew_s: float) -> Iterato
         version, expected = (each.versions.get(package, "none") for each in (report, first))
         if version != expected:
             yield f"{report.name} has {package} {version}, {first.name} has {expected}."
+    differing = [
+        name for name in sorted(report.facts.keys() | first.facts.keys())
+        if report.facts.get(name) != first.facts.get(name)
+    ]  # fmt: skip
+    for name in differing[:_SHOWN]:
+        yield (
+            f"{report.name} has {name} {report.facts.get(name, 'none'):.100}, {first.name} has "
+            f"{first.facts.get(name, 'none'):.100}."
+        )
+    if len(differing) > _SHOWN:
+        yield f"{report.name} differs from {first.name} in {len(differing) - _SHOWN} more."
     if abs(report.skew_s) > max_skew_s:
         yield f"The clock of {report.name} is {report.skew_s:+.1f} s off that of {first.name}: use NTP."
 

@@ -1,17 +1,16 @@
 """Collects the report of one process about itself, without JAX's devices: on a TPU pod those need all hosts."""
 
-import contextlib
 import dataclasses
-import importlib.metadata
-import platform
 import shutil
 import socket
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
+from ddpm_jax.runtime import program
+
 MARKER = ".doctor-"  # begins the names of files that show whether a folder is writable and shared
-_PACKAGES = ("ddpm_jax", "jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +21,7 @@ class Report:
     num_processes: int  # that this process was started with
     host: str
     versions: dict[str, str]
+    facts: dict[str, str]  # else that all must have in common: code, settings, data
     folder: str  # the work folder, or the nearest one above it that exists; '' to leave it unchecked
     folder_problem: str  # '' if there is none
     free_bytes: int  # on the disk of `folder`
@@ -39,15 +39,16 @@ class Report:
         return f"Process {self.process} of {self.num_processes} on {self.host}\n  {versions}{disk}"
 
 
-def make_report(*, process: int, num_processes: int, workdir: str) -> Report:
-    """Collects the report of this process."""
+def make_report(*, process: int, num_processes: int, workdir: str, facts: Mapping[str, str]) -> Report:
+    """Collects the report of this process, with `facts` besides its own."""
     path = Path(workdir).expanduser().absolute()
     folder = str(next(folder for folder in (path, *path.parents) if folder.is_dir())) if workdir else ""
     return Report(
         process=process,
         num_processes=num_processes,
         host=socket.gethostname(),
-        versions=_versions(),
+        versions=program.versions() | {"commit": _commit()},
+        facts=program.jax_settings() | program.code() | dict(facts),
         folder=folder,
         folder_problem=check_folder(folder),
         free_bytes=shutil.disk_usage(folder).free if folder else 0,
@@ -65,14 +66,6 @@ def check_folder(folder: str, *, marker: str = "") -> str:
     except OSError as error:
         return f"cannot write in {folder}: {error.strerror}"
     return ""
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version(), "commit": _commit()}
-    for package in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return versions
 
 
 def _commit() -> str:

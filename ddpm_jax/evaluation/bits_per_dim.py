@@ -5,7 +5,6 @@ read. Every process calls these functions alike.
 """
 
 import functools
-import json
 import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax import data, images, likelihood, parallel, sampling
+from ddpm_jax.evaluation import results
 from ddpm_jax.evaluation.image_sets import ImageSet
 from ddpm_jax.evaluation.results import Score
 from ddpm_jax.runs.experiment import Experiment
 from ddpm_jax.runs.resumable import ResumableArray
-from ddpm_jax.runs.trained_model import TrainedModel
-from ddpm_jax.runtime import files
+from ddpm_jax.runs.trained_model import WEIGHTS, TrainedModel, unsigned
+from ddpm_jax.runtime import foreign_files
 
 FAST_TIMESTEPS = 20
 _TENTHS = range(10, 0, -1)  # of the reverse steps: the rows of Table 4
@@ -70,7 +70,7 @@ def select_images(model: TrainedModel, images: ImageSet, *, split: str, num_imag
     settings = dict(
         data=model.experiment.config.data.name, split=split, num_images=count, seed=seed, step=model.step,
         weights=model.short_weights, num_timesteps=model.experiment.process.num_timesteps, clip=True,
-    )  # fmt: skip
+    ) | {WEIGHTS: model.fingerprint}  # fmt: skip
     return Selection(model, images, np.sort(indices), settings)
 
 
@@ -158,25 +158,40 @@ def _table(
         width: D.
         summarize: makes the table of all rows, [N, D] float32.
         batch_size: images at a time.
+
+    Raises:
+        ValueError: if the file holds the table of another model.
+        FloatingPointError: if the bound of an image is not finite.
     """
-    if table := parallel.agree(lambda: json.loads(file.read_text()) if file and file.is_file() else None):
+    model, settings = selection.model, selection.settings
+    weights, or_unsigned = model.fingerprint, file is not None and model.owns(file)
+    if table := parallel.agree(
+        lambda: file and results.read_table(file, settings, weights=weights, or_unsigned=or_unsigned)
+    ):
         print(f"From {file}, which is there already:")
         return table
-    count, seed = len(selection.indices), selection.settings["seed"]
+    count, seed = len(selection.indices), settings["seed"]
     path = file and file.with_suffix(".rows")
-    rows = ResumableArray(path, settings=selection.settings, shape=(count, width), dtype=np.float32)
-    params = parallel.replicate(selection.model.params)
+    rows = ResumableArray(
+        path, settings=settings, shape=(count, width), dtype=np.float32, or_unsigned=or_unsigned
+    )  # fmt: skip
+    params = parallel.replicate(model.params)
 
     def measure(numbers: np.ndarray) -> np.ndarray:  # [B, D]
         indices = selection.indices[np.minimum(numbers, count - 1)]
-        return mapped(params, selection.images.read(indices), sampling.image_keys(seed, indices))
+        values = mapped(params, selection.images.read(indices), sampling.image_keys(seed, indices))
+        if not np.isfinite(values).all():
+            raise FloatingPointError("The bound of some images is not finite: the weights, or the schedule, overflow.")
+        return values
 
     rows.fill(measure, batch_size=min(batch_size, count))
 
     def finish() -> dict[str, Any]:
-        table = {"settings": selection.settings, **summarize(np.asarray(rows.array))}
+        summary = summarize(np.asarray(rows.array))
         if file:
-            files.write_atomically(file, json.dumps(table, indent=1) + "\n")
+            table = results.write_table(file, settings, weights=weights, **summary)
+        else:
+            table = {"settings": unsigned(settings), **summary}
         rows.remove()
         return table
 
@@ -226,4 +241,4 @@ def _summarize(rows: np.ndarray) -> dict[str, Any]:
 
 def read_tables(folder: Path) -> list[dict[str, Any]]:
     """Reads the tables of `measure_terms` that lie in a folder."""
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("bpd_step*.json"))]
+    return [foreign_files.read_json(path, "is no table of the bound") for path in sorted(folder.glob("bpd_step*.json"))]

@@ -1,7 +1,6 @@
 """Quality of the predicted x_0 against reverse steps (Ho et al. 2020, Figure 10)."""
 
 import functools
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,16 +8,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from ddpm_jax import images, parallel, sampling
-from ddpm_jax.evaluation import image_sets, quality
+from ddpm_jax import parallel, sampling
+from ddpm_jax.evaluation import image_sets, quality, results
 from ddpm_jax.evaluation.image_sets import ImageSet
 from ddpm_jax.evaluation.quality import FeatureSpace
 from ddpm_jax.evaluation.results import Score
 from ddpm_jax.runs.experiment import Experiment
 from ddpm_jax.runs.resumable import ResumableArray
-from ddpm_jax.runs.sample_files import sample_spec
+from ddpm_jax.runs.sample_files import map_images, sample_spec
 from ddpm_jax.runs.trained_model import TrainedModel
-from ddpm_jax.runtime import files
 
 KINDS = {"progressive": "inception", "progressive_classifier": "classifier"}  # the features of each metric
 _POINTS = 11  # reverse steps 1, 101, ..., T of T = 1000
@@ -38,9 +36,9 @@ def map_predictions(experiment: Experiment, timesteps: tuple[int, ...]) -> Calla
             experiment.process, experiment.denoise_fn(params), keys=keys, shape=experiment.image_shape,
             timesteps=timesteps, clip=experiment.config.sample.clip,
         )  # fmt: skip
-        return images.to_uint8(predicted)
+        return predicted
 
-    return parallel.map_batches(draw)
+    return map_images(draw)
 
 
 def measure_predictions(
@@ -69,13 +67,14 @@ def measure_predictions(
         `distance` to the reference, `inception_score` and its `deviation`.
 
     Raises:
+        ValueError: if the table there is one of another model.
         signals.Stopped: if a signal requested it.
     """
     spec = sample_spec(model, seed=seed)
     settings = quality.score_settings(space, spec.metadata() | {"count": num_samples})
     file = folder / f"progressive_{space.extractor.name.partition(':')[0]}_{spec.name}_{num_samples}.json"
-    table = parallel.agree(lambda: json.loads(file.read_text()) if file.is_file() else None)
-    if table and table["settings"] == settings:
+    weights, or_unsigned = model.fingerprint, model.owns(file)
+    if table := parallel.agree(lambda: results.read_table(file, settings, weights=weights, or_unsigned=or_unsigned)):
         print(f"From {file}, which is there already:")
     else:
         timesteps = evenly_spaced(model.experiment.process.num_timesteps, _POINTS)
@@ -85,8 +84,7 @@ def measure_predictions(
             | _measure(space, predicted, k, file.with_name(f"{file.stem}_t{t}.rows"), batch_size=batch_size)
             for k, t in enumerate(timesteps)
         ]
-        table = {"settings": settings, "rows": rows}
-        parallel.agree(lambda: files.write_atomically(file, json.dumps(table, indent=1) + "\n"))
+        table = parallel.agree(lambda: results.write_table(file, settings, weights=weights, rows=rows))
         predicted.remove()
     return [Score(metric, "distance of the predicted x_0", table["rows"][-1]["distance"], table=table, file=str(file))]
 
@@ -97,9 +95,11 @@ def _draw(
     """Draws the x_0 predicted at K timesteps: rows uint8 [N, K, H, W, C]."""
     settings = sample_spec(model, seed=seed).metadata() | {"timesteps": list(timesteps)}
     shape = (num_samples, len(timesteps), *model.experiment.image_shape)
-    rows = ResumableArray(path, settings=settings, shape=shape, dtype=np.uint8)
+    rows = ResumableArray(path, settings=settings, shape=shape, dtype=np.uint8, or_unsigned=model.owns(path))
     run, params = map_predictions(model.experiment, tuple(timesteps)), parallel.replicate(model.params)
-    rows.fill(lambda numbers: run(params, sampling.image_keys(seed, numbers)), batch_size=min(batch_size, num_samples))
+    rows.fill(
+        lambda numbers: run(params, model.experiment.image_keys(seed, numbers)), batch_size=min(batch_size, num_samples)
+    )
     return rows
 
 

@@ -8,7 +8,6 @@ process calls these functions alike; process 0 holds the features and computes t
 import functools
 import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from ddpm_jax.metrics import classifier, inception, moments, scores
 from ddpm_jax.metrics.features import Extractor
 from ddpm_jax.metrics.precision_recall import precision_recall
 from ddpm_jax.runs.resumable import ResumableArray
-from ddpm_jax.runtime import cache
+from ddpm_jax.runtime import cache, files, foreign_files
 
 # With the features of Inception, as papers report them; and of a classifier, under names nobody mistakes for those.
 INCEPTION = ("fid", "is", "kid", "pr")
@@ -140,7 +139,7 @@ def reference_from_images(extractor: Extractor, images: ImageSet, *, batch_size:
     Raises:
         signals.Stopped: if a signal requested it.
     """
-    settings = {"images": images.metadata, "extractor": f"{extractor.name} {extractor.fingerprint}"}
+    settings = {"images": images.metadata, "extractor": extractor.identity}
     fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     file = cache.folder() / "references" / f"{fingerprint}.npz"
     pool_file = file.with_suffix(".npy")
@@ -150,12 +149,10 @@ def reference_from_images(extractor: Extractor, images: ImageSet, *, batch_size:
 
         def keep() -> None:
             pool = rows.array[:, : _widths(extractor, images)[0]]
-            unfinished = pool_file.with_suffix(".unfinished.npy")
-            np.save(unfinished, pool)
-            os.replace(unfinished, pool_file)
-            moments.save(
-                file, moments.from_features(pool).statistics(**settings)
-            )  # last: its presence says all is there
+            with files.atomically(pool_file) as unfinished, unfinished.open("wb") as opened:
+                np.save(opened, pool)
+            # Last: its presence says all is there.
+            moments.save(file, moments.from_features(pool).statistics(**settings))
             rows.remove()
 
         parallel.agree(keep)
@@ -170,21 +167,29 @@ def holds_statistics(file: Path) -> bool:
     """Tells whether an .npz is one of statistics, not of images."""
     if not zipfile.is_zipfile(file):
         return False
-    with zipfile.ZipFile(file) as archive:
-        return "mu.npy" in archive.namelist()
+    with foreign_files.open_npz(file, "is no .npz of images or of statistics") as arrays:
+        return "mu" in arrays
 
 
-def reference_from_statistics(file: Path) -> Reference:
+def reference_from_statistics(file: Path, extractor: Extractor) -> Reference:
     """Reads statistics of an .npz in pytorch-fid's layout, `mu` [D] and `sigma` [D, D], on process 0.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it holds something else.
+        ValueError: if it holds something else, or statistics of other features than the extractor's.
     """
     statistics: list[moments.Statistics] = []
 
     def read() -> dict[str, Any]:
         statistics.append(moments.load(file))
+        theirs = statistics[0].metadata.get("extractor")
+        if theirs is None:
+            print(
+                f"Warning: {file} does not say whose features it is of; only those of {extractor.name} can be "
+                "compared. pytorch-fid's are others, as it resizes images in another way."
+            )
+        elif theirs != extractor.identity:
+            raise ValueError(f"{file} is of the features of {theirs}, not {extractor.identity}: give the images.")
         with file.open("rb") as stream:
             fingerprint = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
         return {"name": file.name, "count": statistics[0].count, "fingerprint": fingerprint}

@@ -2,6 +2,8 @@
 
 An entry: `metric`; `name`, for people; `value`; `error` and `error_name`, its uncertainty; `settings`, all that
 the value depends on; `made`, when and with which versions. Measured again, an entry replaces the one before.
+
+Which weights a number is of is said by their fingerprint: in the settings of an entry, beside those of a table.
 """
 
 import datetime
@@ -14,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from ddpm_jax.runs.trained_model import WEIGHTS, are_same, unsigned
 from ddpm_jax.runtime import files, foreign_files
 
 FILE = "metrics.json"
@@ -63,8 +66,8 @@ def read(file: Path) -> list[dict[str, Any]]:
 
 
 def find(file: Path, *, settings: dict[str, Any]) -> list[Score]:
-    """Finds the scores that were measured with these settings before."""
-    entries = [entry for entry in read(file) if entry["settings"] == settings]
+    """Finds the scores that were measured with these settings before; those of images hold a hash of all of them."""
+    entries = [entry for entry in read(file) if are_same(entry["settings"], settings, or_unsigned=True)]
     return [Score(**{field: entry[field] for field in _WRITTEN}) for entry in entries]
 
 
@@ -77,9 +80,41 @@ def write(file: Path, scores: Sequence[Score], *, settings: dict[str, Any]) -> N
         | {"python": platform.python_version()},
     }
     names = {score.name for score in scores}
-    kept = [entry for entry in read(file) if entry["name"] not in names or entry["settings"] != settings]
+    kept = [
+        entry for entry in read(file)
+        if entry["name"] not in names or not are_same(entry["settings"], settings, or_unsigned=True)
+    ]  # fmt: skip
     entries = kept + [
         {field: getattr(score, field) for field in _WRITTEN} | {"settings": settings, "made": made} for score in scores
     ]
     file.parent.mkdir(parents=True, exist_ok=True)
     files.write_atomically(file, json.dumps(entries, indent=1) + "\n")
+
+
+def read_table(file: Path, settings: dict[str, Any], *, weights: str, or_unsigned: bool) -> dict[str, Any] | None:
+    """Reads a table that was measured with these settings; None if there is none.
+
+    Args:
+        file: of the table.
+        settings: JSON values that it depends on.
+        weights: the fingerprint of those that it must be of.
+        or_unsigned: whether a table that is older than fingerprints counts; see `TrainedModel.owns`.
+
+    Raises:
+        ValueError: if there is one of another model, or of nobody knows which.
+    """
+    if not file.is_file():
+        return None
+    table = foreign_files.read_json(file, "is no table")
+    theirs = table.get(WEIGHTS)
+    if theirs != weights and not (theirs is None and or_unsigned):
+        whose = "does not say of which weights it is" if theirs is None else f"is of the weights {theirs}"
+        raise ValueError(f"{file} {whose}, and these are {weights}: choose another folder, or delete it.")
+    return table if table.get("settings") == unsigned(settings) else None
+
+
+def write_table(file: Path, settings: dict[str, Any], *, weights: str, **table: Any) -> dict[str, Any]:
+    """Writes a table that `read_table` finds, and returns it."""
+    table = {"settings": unsigned(settings), WEIGHTS: weights, **table}
+    files.write_atomically(file, json.dumps(table, indent=1) + "\n")
+    return table

@@ -176,7 +176,7 @@ def open_space(
     if not any(metric not in ("is", "is_classifier") for metric in metrics):
         return FeatureSpace(extractor, None)
     if isinstance(reference, Path):
-        return FeatureSpace(extractor, quality.reference_from_statistics(reference))
+        return FeatureSpace(extractor, quality.reference_from_statistics(reference, extractor))
     if reference is None and experiment is None:
         raise ValueError(f"{', '.join(metrics)} compares with reference images, and there are none.")
     if reference is None:

@@ -5,8 +5,6 @@ no FID: call it `fd_classifier`, `kd_classifier` and so on. Scores compare only 
 """
 
 import os
-import zipfile
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -16,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ddpm_jax import data, images
+from ddpm_jax import data, images, sampling
 from ddpm_jax.metrics.features import Extractor, Features, fingerprint
+from ddpm_jax.runtime import files, foreign_files
 
 
 class _Classifier(nn.Module):
@@ -79,7 +78,8 @@ def train(
         return optax.apply_updates(params, updates), state, loss
 
     with jax.default_device(jax.local_devices()[0]):
-        params = jax.jit(network.init)(jax.random.key(seed), jnp.zeros((1, *source.image_shape)))["params"]
+        init = jax.jit(sampling.pinned(network.init))
+        params = init(sampling.run_key(seed), jnp.zeros((1, *source.image_shape)))["params"]
         state = optimizer.init(params)
         batches = data.batches(source, seed=seed, batch_size=batch_size, start_step=0, num_steps=num_steps)
         for batch in batches:
@@ -92,10 +92,8 @@ def train(
 def save(extractor: Extractor, path: str | os.PathLike) -> None:
     """Writes an extractor that `train` returned, so that `load` brings back the same bits; never half a file."""
     arrays = flax.traverse_util.flatten_dict(extractor.params, sep="/")
-    unfinished = Path(path).with_name(f".{Path(path).name}.unfinished")
-    with open(unfinished, "wb") as file:
+    with files.atomically(path) as unfinished, unfinished.open("wb") as file:
         np.savez(file, name=np.array(extractor.name), **arrays)
-    os.replace(unfinished, path)
 
 
 def read(path: str | os.PathLike) -> tuple[str, Any]:
@@ -106,25 +104,12 @@ def read(path: str | os.PathLike) -> tuple[str, Any]:
         ValueError: if it holds something else.
     """
     try:
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+        with foreign_files.open_npz(path, "does not hold a classifier") as file:
             arrays = dict(file)
-        name = str(arrays.pop("name"))
-        params = flax.traverse_util.unflatten_dict(arrays, sep="/")
-        pixels = jax.ShapeDtypeStruct((1, 8, 8, params["Conv_0"]["kernel"].shape[2]), jnp.uint8)
-        jax.eval_shape(from_params(name, params).apply, params, pixels)
-    except FileNotFoundError:
-        raise
-    except (
-        AttributeError,
-        IndexError,
-        KeyError,
-        TypeError,
-        ValueError,
-        OSError,
-        EOFError,
-        zipfile.BadZipFile,
-    ) as error:
-        raise ValueError(f"{str(path)!r} does not hold a classifier: {error}.") from error
+            name = str(arrays.pop("name"))
+            params = flax.traverse_util.unflatten_dict(arrays, sep="/")
+            pixels = jax.ShapeDtypeStruct((1, 8, 8, params["Conv_0"]["kernel"].shape[2]), jnp.uint8)
+            jax.eval_shape(from_params(name, params).apply, params, pixels)
     except flax.errors.FlaxError as error:
         raise ValueError(f"{str(path)!r} holds another classifier than this version's: {error}.") from error
     return name, params

@@ -30,6 +30,11 @@ class Extractor(NamedTuple):
     params: Any
     apply: Callable[[Any, jax.Array], Features]
 
+    @property
+    def identity(self) -> str:
+        """Returns what features have in common that may be compared: name and fingerprint."""
+        return f"{self.name} {self.fingerprint}"
+
 
 def fingerprint(params: Any) -> str:
     """Returns 16 hex digits of the SHA-256 over the names, shapes, dtypes and bytes of all arrays of a pytree."""

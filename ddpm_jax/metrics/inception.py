@@ -6,7 +6,6 @@ in the code of the Inception score's authors (Salimans et al. 2016). The referen
 have the names of the weights that it and pytorch-fid publish.
 """
 
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ import numpy as np
 
 from ddpm_jax.interop.torch_file import read_state_dict
 from ddpm_jax.metrics.features import Extractor, Features, fingerprint
+from ddpm_jax.runtime import foreign_files
 from ddpm_jax.runtime.download import fetch, sha256
 
 SIZE = 299  # pixels
@@ -264,14 +264,13 @@ def read(path: Path | None = None) -> tuple[str, dict[str, dict[str, np.ndarray]
         ValueError: if the file is damaged or holds anything else.
     """
     path = fetch(_FILE, url=_URL, checksum=_SHA256) if path is None else Path(path)
-    name = "inception-2015-12-05" if sha256(path) == _SHA256 else "inception-custom"
+    with foreign_files.reading(path, "cannot be read"):
+        name = "inception-2015-12-05" if sha256(path) == _SHA256 else "inception-custom"
     if path.suffix != ".npz":
         return name, params_from_state_dict(read_state_dict(path))
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return name, params_from_state_dict(dict(arrays))
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{str(path)!r} is not an .npz of weights, or damaged ({error}).") from error
+    with foreign_files.open_npz(path, "is not an .npz of weights that can be read") as arrays:
+        weights = dict(arrays)
+    return name, params_from_state_dict(weights)
 
 
 def from_params(name: str, params: Any) -> Extractor:

@@ -8,11 +8,11 @@ import dataclasses
 import functools
 import json
 import os
-import zipfile
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from ddpm_jax.runtime import files, foreign_files
 
 _BLOCK = 4096  # rows converted to float64 at a time
 
@@ -102,10 +102,8 @@ def save(path: str | os.PathLike, statistics: Statistics) -> None:
     arrays = {"mu": statistics.mean, "sigma": statistics.covariance, "about": np.array(json.dumps(statistics.metadata))}
     if statistics.count is not None:
         arrays["count"] = np.array(statistics.count)
-    unfinished = Path(path).with_name(f".{Path(path).name}.unfinished")
-    with open(unfinished, "wb") as file:
+    with files.atomically(path) as unfinished, unfinished.open("wb") as file:
         np.savez(file, **arrays)
-    os.replace(unfinished, path)
 
 
 def load(path: str | os.PathLike) -> Statistics:
@@ -115,20 +113,10 @@ def load(path: str | os.PathLike) -> Statistics:
         FileNotFoundError: if there is no such file.
         ValueError: if the format or a shape differs, a value is not finite, or `sigma` is not symmetric.
     """
-    try:
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("mu", "sigma", "count", "about") if name in file}
+    with foreign_files.open_npz(path, "is no .npz of the statistics of features, mu and sigma") as arrays:
         mean, covariance = (np.asarray(arrays[name], np.float64) for name in ("mu", "sigma"))
         count = int(arrays["count"]) if "count" in arrays else None
-        metadata = json.loads(str(arrays["about"])) if "about" in arrays else {}
-    except FileNotFoundError:
-        raise
-    except KeyError as error:
-        raise ValueError(
-            f"{str(path)!r} has no {error}; statistics of features are an .npz of mu and sigma."
-        ) from error
-    except (AttributeError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{str(path)!r} is no .npz of the statistics of features: {error}.") from error
+        metadata = dict(json.loads(str(arrays["about"]))) if "about" in arrays else {}
     if mean.ndim != 1 or not mean.size or covariance.shape != (mean.size, mean.size):
         raise ValueError(
             f"{str(path)!r} must hold mu [D] and sigma [D, D]; it holds {list(mean.shape)} and "

@@ -1,10 +1,11 @@
 """The paper's figures of a work folder, as files (Ho et al. 2020, Figures 5 to 10, 12, 14 and 15).
 
-Named by all that they depend on: WORKDIR/samples/<mode>_<name of the samples>.png. Every process calls `draw` alike;
-process 0 reads and writes the files.
+Named by all that they depend on: WORKDIR/samples/<mode>_<name of the samples>[_<what else is asked for>].png. Every
+process calls `draw` alike; process 0 reads and writes the files.
 """
 
 import functools
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ddpm_jax.runs.trained_model import TrainedModel
 _FRAMES, _STRIP_COLUMNS = 51, 11
 _NEIGHBOURS, _NEIGHBOUR_ROWS = 8, 10
 _PIECE = 4096  # training images at a time
+_LONGEST_SOURCES = 100  # characters of a file name; longer ones are hashed
 _ROWS = 10  # of a figure, or its columns, where nothing else is asked for
 
 MODES = ("progressive", "shared_latents", "interpolate", "neighbours")
@@ -62,8 +64,9 @@ def draw(
         num_images=num_images, batch_size=batch_size or config.batch_size, seed=config.seed if seed is None else seed
     )
     spec = sample_files.sample_spec(model, seed=common["seed"])
-    samples = sample_files.default_path(folder, spec, num_samples=num_images)
-    path = out or samples.with_name(f"{mode}_{samples.name}").with_suffix(".png")
+    count = len(sources) // 2 if mode == "interpolate" and sources else num_images
+    samples = sample_files.default_path(folder, spec, num_samples=count)
+    path = out or samples.with_name(f"{mode}_{samples.stem}{_suffix(mode, sources=sources, crop=crop)}.png")
     match mode:
         case "progressive":
             progressive(model, path, **common)
@@ -74,6 +77,15 @@ def draw(
         case "neighbours":
             nearest_neighbours(model, path, samples=samples, crop=crop, **common)
     return path
+
+
+def _suffix(mode: str, *, sources: list[str] | None, crop: int) -> str:
+    """Returns the end of a figure's name: settings that only this mode has, where they are not the default."""
+    if mode == "interpolate" and sources:
+        numbers = "-".join(sources)
+        short = len(numbers) <= _LONGEST_SOURCES
+        return f"_sources{numbers if short else hashlib.sha256(numbers.encode()).hexdigest()[:16]}"
+    return f"_crop{crop}" if mode == "neighbours" and crop else ""
 
 
 def progressive(model: TrainedModel, path: Path, **settings: int) -> None:
@@ -155,7 +167,12 @@ def draw_rate_distortion(score: Score) -> Path:
     path = Path(score.file)
     path = path.with_name(path.name.replace("bpd", "rate_distortion", 1)).with_suffix(".png")
     curves = score.table["by_t"]
-    plots.rate_distortion(path, rate_bpd=np.array(curves["rate_bpd"]), rmse=np.array(curves["rmse"]))
+    settings = score.table["settings"]
+    plots.rate_distortion(
+        path, rate_bpd=np.array(curves["rate_bpd"]), rmse=np.array(curves["rmse"]),
+        title="{data} {split}, {num_images} images, step {step}, {weights} weights".format_map(settings),
+        with_paper=settings["data"] == "cifar10",
+    )  # fmt: skip
     return path
 
 
@@ -165,7 +182,8 @@ def draw_predictions(score: Score) -> Path:
 
     path, settings = Path(score.file).with_suffix(".png"), score.table["settings"]
     kind, num_samples = settings["extractor"]["name"].partition(":")[0], settings["samples"]["count"]
-    plots.quality_by_step(path, score.table["rows"], kind=kind, num_samples=num_samples)
+    title = "Predicted $x_0$, {data}, step {step}, {weights} weights".format_map(settings["samples"])
+    plots.quality_by_step(path, score.table["rows"], kind=kind, num_samples=num_samples, title=title)
     return path
 
 

@@ -5,6 +5,7 @@ image, T for pure noise; where the paper names a t of its T = 1000, the same par
 calls these functions alike.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from tqdm import tqdm
 from ddpm_jax import images, parallel, sampling
 from ddpm_jax.evaluation.progressive import map_predictions
 from ddpm_jax.runs.experiment import Experiment
+from ddpm_jax.runs.sample_files import map_images
 from ddpm_jax.runtime.signals import StopRequest
 
 _WEIGHTS = np.arange(11) / 10  # lambda: both reconstructions, and 0.1 to 0.9 between them
@@ -30,7 +32,7 @@ def progressive(
     experiment: Experiment, params: Any, *, seed: int, num_images: int, timesteps: Sequence[int], batch_size: int
 ) -> np.ndarray:
     """Draws Figures 6 and 14: a row for each image of the seed; a column the x_0 predicted at each timestep."""
-    keys = sampling.image_keys(seed, np.arange(num_images))
+    keys = experiment.image_keys(seed, np.arange(num_images))
     run = map_predictions(experiment, tuple(timesteps))
     with _bar(num_images) as bar:
         return _in_batches(run, params, keys, batch_size=batch_size, bar=bar)
@@ -55,14 +57,12 @@ def shared_latents(
 
     def decode(params_and_steps: tuple[Any, jax.Array], x_t: jax.Array, keys: jax.Array) -> jax.Array:
         params, steps = params_and_steps
-        return images.to_uint8(
-            sampling.decode(
-                experiment.process, experiment.denoise_fn(params), x_t=x_t, num_steps=steps, keys=keys, clip=clip
-            )
+        return sampling.decode(
+            experiment.process, experiment.denoise_fn(params), x_t=x_t, num_steps=steps, keys=keys, clip=clip
         )
 
-    keys = sampling.image_keys(seed, np.arange(num_images))
-    run, rows = parallel.map_batches(decode), []
+    keys = experiment.image_keys(seed, np.arange(num_images))
+    run, rows = map_images(decode), []
     with _bar(1 + len(num_steps) * num_images) as bar:
         frozen = _in_batches(parallel.map_batches(freeze), params, keys[:1], batch_size=1, bar=bar)  # [1, K, H, W, C]
         for steps, x_t in zip(num_steps, frozen[0], strict=True):
@@ -97,18 +97,17 @@ def interpolations(
             sampling.noise(encoding_keys[:, side], experiment.process.num_timesteps, experiment.image_shape)
             for side in (0, 1)
         )
-        between = sampling.interpolate(
+        return sampling.interpolate(
             experiment.process, experiment.denoise_fn(params), x_0_a=x_0_a, x_0_b=x_0_b, eps_a=eps_a, eps_b=eps_b,
             weight=weight, num_steps=steps, keys=keys, clip=experiment.config.sample.clip,
         )  # fmt: skip
-        return images.to_uint8(between)
 
     n, columns = len(pairs), len(_WEIGHTS)
     pair = np.repeat(np.arange(n), columns)  # [n * columns]
-    keys = sampling.image_keys(seed, pair)
-    encoding_keys = sampling.image_keys(seed, np.arange(2 * n)).reshape(n, 2)[pair]
+    keys = experiment.image_keys(seed, pair)
+    encoding_keys = experiment.image_keys(seed, np.arange(2 * n)).reshape(n, 2)[pair]
     arrays = pairs[pair], keys, encoding_keys, np.tile(_WEIGHTS.astype(np.float32), n)
-    run, rows = parallel.map_batches(draw), []
+    run, rows = map_images(draw), []
     with _bar(len(num_steps) * len(pair)) as bar:
         for steps in num_steps:
             between = _in_batches(run, (params, jnp.int32(steps)), *arrays, batch_size=batch_size, bar=bar)
@@ -130,9 +129,10 @@ def _in_batches(run: Callable, shared: Any, *arrays: Any, batch_size: int, bar: 
     n = len(arrays[0])
     size = -(-n // -(-n // batch_size))  # as equal as can be; the last is filled up
     batches = []
-    with StopRequest():
+    with StopRequest() as stop:
         for start in range(0, n, size):
-            rows = np.minimum(np.arange(start, start + size), n - 1)
+            begin, rows = time.monotonic(), np.minimum(np.arange(start, start + size), n - 1)
             batches.append(run(shared, *(array[rows] for array in arrays)))
             bar.update(min(size, n - start))
+            stop.expect(time.monotonic() - begin)
     return np.concatenate(batches)[:n]

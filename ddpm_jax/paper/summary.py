@@ -1,6 +1,8 @@
 """The paper's tables and figures of any number of work folders, as one Markdown and one JSON file."""
 
 import json
+import os
+import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +28,9 @@ def write(folders: Sequence[Path], out: Path) -> str:
     pictures = {run.name: [str(path) for path in _pictures_of(run.folder)] for run in runs}
     for name, paths in pictures.items():
         if paths:
-            parts.append("\n".join([f"## Figures: {name}", "", *(f"![{Path(path).stem}]({path})\n" for path in paths)]))
+            links = (urllib.parse.quote(os.path.relpath(path, out.absolute())) for path in paths)
+            pictures_ = [f"![{Path(link).stem}]({link})\n" for link in links]
+            parts.append("\n".join([f"## Figures: {name}", "", *pictures_]))
     text = "\n\n".join(parts) + "\n"
     out.mkdir(parents=True, exist_ok=True)
     files.write_atomically(out / "tables.md", text)

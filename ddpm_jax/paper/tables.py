@@ -14,6 +14,8 @@ from ddpm_jax.evaluation import bits_per_dim, results
 from ddpm_jax.paper import published
 from ddpm_jax.runs import workdir
 
+_RATE_DISTORTION = ("rate, ours (bits/dim)", "RMSE, ours (0-255)")
+_MEASURED = "{data} {split}, {num_images} images, step {step}"  # of a table's settings
 _LARGE_CH = 192  # of the larger LSUN Bedroom model; the other has 128
 
 
@@ -155,7 +157,7 @@ def table_3(runs: Sequence[Run]) -> Table:
 
 def table_4(runs: Sequence[Run]) -> list[Table]:
     """Makes Table 4, rate and distortion on CIFAR-10, a table a run; without one, the paper's alone."""
-    columns = ("reverse steps", "rate, paper", "RMSE, paper", "rate, ours (bits/dim)", "RMSE, ours (0-255)")
+    columns = ("reverse steps", "rate, paper", "RMSE, paper", *_RATE_DISTORTION)
     title = "Table 4: progressive coding, CIFAR-10 test set"
     measured = [(run, table) for run in runs if data_of(run) == "cifar10" and (table := _rate_distortion(run))]
     if not measured:
@@ -173,14 +175,29 @@ def table_4(runs: Sequence[Run]) -> list[Table]:
     for run, table in measured:
         settings, rows = table["settings"], []
         for theirs, ours in zip(published.TABLE_4, table["rate_distortion"], strict=True):
-            rate = f"{ours['rate_bpd']:.5f} ± {ours['rate_standard_error']:.5f}"
-            rmse = f"{ours['rmse']:.5f} ± {ours['rmse_standard_error']:.5f}"
             steps = f"{theirs.reverse_steps}" + ("" if ours["reverse_steps"] == theirs.reverse_steps else
                                                  f" (ours: {ours['reverse_steps']})")  # fmt: skip
-            rows.append([steps, f"{theirs.rate_bpd:.5f}", f"{theirs.rmse:.5f}", rate, rmse])
-        what = "{data} {split}, {num_images} images, step {step}".format_map(settings)
-        tables.append(Table(f"{title}; ours: {run.name}, {what}", columns, rows))
+            rows.append([steps, f"{theirs.rate_bpd:.5f}", f"{theirs.rmse:.5f}", *_rate_and_rmse(ours)])
+        tables.append(Table(f"{title}; ours: {run.name}, {_MEASURED.format_map(settings)}", columns, rows))
     return tables
+
+
+def other_rate_distortions(runs: Sequence[Run]) -> list[Table]:
+    """Makes a table of progressive coding for each run on other images than the paper's Table 4."""
+    return [
+        Table(
+            f"Progressive coding: {run.name}, {_MEASURED.format_map(table['settings'])}",
+            ("reverse steps", *_RATE_DISTORTION),
+            [[row["reverse_steps"], *_rate_and_rmse(row)] for row in table["rate_distortion"]],
+        )
+        for run in runs
+        if data_of(run) != "cifar10" and (table := _rate_distortion(run))
+    ]
+
+
+def _rate_and_rmse(row: dict[str, float]) -> tuple[str, str]:
+    return tuple(f"{row[name]:.5f} ± {row[f'{error}_standard_error']:.5f}"
+                 for name, error in (("rate_bpd", "rate"), ("rmse", "rmse")))  # fmt: skip
 
 
 def other_scores(runs: Sequence[Run]) -> Table:
@@ -198,9 +215,13 @@ def other_scores(runs: Sequence[Run]) -> Table:
 
 
 def all_tables(runs: Sequence[Run]) -> list[Table]:
-    """Makes Tables 1 to 4, and one of the other scores if there are any."""
+    """Makes those of Tables 1 to 4 that are about the images of a run, all without runs; and our other numbers."""
+    images = {"cifar10", "lsun"} if not runs else {data_of(run).split("/")[0] for run in runs}
+    cifar10 = [table_1(runs), table_2(runs)] if "cifar10" in images else []
+    lsun = [table_3(runs)] if "lsun" in images else []
+    coding = table_4(runs) if "cifar10" in images else []
     others = other_scores(runs)
-    return [table_1(runs), table_2(runs), table_3(runs), *table_4(runs), *([others] if others.rows else [])]
+    return [*cifar10, *lsun, *coding, *other_rate_distortions(runs), *([others] if others.rows else [])]
 
 
 def _row(cells: Sequence[str]) -> str:

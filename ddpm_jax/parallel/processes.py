@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ddpm_jax.runtime import sockets
 from ddpm_jax.runtime.signals import Stopped
 
 _MESSAGE_BYTES = 2000
+_SHOWN = 5  # differences between processes
 _SHUTDOWN_S = 3600  # a process that is done waits that long for the one that still saves
 
 
@@ -186,6 +187,32 @@ def agree(fact: Callable[[], Any]) -> Any:
         encoded[:padded_size].ljust(padded_size), np.uint8
     )  # of the others, what they have is dropped
     return json.loads(bytes(broadcast(padded)))
+
+
+def check_same(facts: Mapping[str, Any]) -> None:
+    """Refuses to go on, on all processes, where one of them differs from process 0.
+
+    Args:
+        facts: JSON values by names for people, that all processes must have in common.
+
+    Raises:
+        ValueError: naming what differs, and on which process.
+    """
+
+    def compare(expected: dict[str, Any]) -> None:
+        own = json.loads(json.dumps(facts))
+        differing = [name for name in {**expected, **own} if own.get(name) != expected.get(name)]
+        if differing:
+            said = [
+                f"{name}: {own.get(name)!s:.100} here, {expected.get(name)!s:.100} on process 0"
+                for name in differing[:_SHOWN]
+            ]
+            more = f"; and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
+            raise ValueError(f"It differs from process 0 in {'; '.join(said)}{more}. All must run the same.")
+
+    if jax.process_count() > 1:
+        expected = agree(lambda: dict(facts))
+        raise_on_all(lambda: compare(expected))
 
 
 def broadcast(tree: Any) -> Any:

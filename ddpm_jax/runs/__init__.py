@@ -5,6 +5,7 @@ config.py         checks of settings, what may change while a run goes on, JSON
 experiment.py     the process, the network and the image shape that settings describe
 trainer.py        the loop: `train`
 checkpoint.py     the state on disk, by Orbax
+checksums.py      of its files, so that damage is noticed
 metric_log.py     terminal, metrics.jsonl, TensorBoard
 dry_run.py        memory and work of a run, without running it
 workdir.py        the work folder: its names, its lock, its config

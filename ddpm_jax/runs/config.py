@@ -14,6 +14,7 @@ import ml_collections
 
 from ddpm_jax.runs import defaults
 from ddpm_jax.runtime import profiling
+from ddpm_jax.sampling import PRNG_IMPLS
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -24,6 +25,8 @@ _FREE = (
     "train.keep_period", "train.log_every", "train.microbatches", "train.num_steps", "train.on_failed_save",
     "train.profile", "train.sample_every", "train.steps_per_dispatch",
 )  # fmt: skip
+
+_OF_A_HOST = ("data.data_dir", "data.memory_limit_gib")
 
 _AT_LEAST = {
     "diffusion.num_timesteps": 2, "train.eval_samples": 2, "model.ch": 1, "model.num_res_blocks": 1,
@@ -85,9 +88,19 @@ def _unfitting(config: ml_collections.ConfigDict) -> Iterator[str]:
         yield f"train.eval_metrics={config.train.eval_metrics!r:.100} must be names"
     if config.data.channels not in (1, 2, 3, 4):
         yield f"data.channels={config.data.channels} must be 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA)"
+    background = config.data.background
+    if len(background) != 3 or not all(type(n) is int and 0 <= n <= 255 for n in background):
+        yield f"data.background={background!r:.100} must be three integers in 0..255: red, green, blue"
     if config.train.on_failed_save not in ("continue", "stop"):
         yield f"train.on_failed_save={config.train.on_failed_save!r} must be continue or stop"
-    for name in ("model.dropout", "optim.ema_decay"):
+    if config.data.holdout and config.data.split != "train":
+        yield f"data.holdout={config.data.holdout} keeps images out of split 'train', not {config.data.split!r:.100}"
+    for section in ("train", "sample"):
+        if config[section].prng_impl not in PRNG_IMPLS:
+            yield f"{section}.prng_impl={config[section].prng_impl!r:.100} must be one of {', '.join(PRNG_IMPLS)}"
+    if not config.optim.clip_norm > 0.0:
+        yield f"optim.clip_norm={config.optim.clip_norm} must be above 0, or no step changes a weight"
+    for name in ("data.holdout", "model.dropout", "optim.ema_decay"):
         section, field = name.split(".")
         if config[section][field] >= 1.0:
             yield f"{name}={config[section][field]} must be below 1"
@@ -112,6 +125,11 @@ def differences(old: ml_collections.ConfigDict, new: ml_collections.ConfigDict) 
         for name in sorted(before.keys() | after.keys())
         if before.get(name) != after.get(name) and not name.startswith(_FREE)
     ]
+
+
+def facts(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Returns the settings that all processes of a run must have in common: all but where and how each reads data."""
+    return {f"config.{name}": value for name, value in _flatten(config.to_dict()) if name not in _OF_A_HOST}
 
 
 def to_json(config: ml_collections.ConfigDict) -> str:

@@ -15,8 +15,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.name = "cifar10"  # 'digits' (embedded), 'image_folder' (a folder or tar), or any TFDS name
     config.data.data_dir = ""  # of the folder, the tar or the TFDS data sets; '': TFDS' own default
     config.data.split = "train"
+    config.data.holdout = 0.0  # the share of an image_folder without splits that is kept out of training as 'test'
     config.data.image_size = (32, 32)  # height, width; one number: square
     config.data.channels = 3  # 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA
+    config.data.background = (255, 255, 255)  # red, green, blue: what transparent images are shown on
     config.data.flip = True  # mirror images left to right at random
     config.data.memory_limit_gib = 4.0  # data sets up to this size are held decoded in memory, larger ones streamed
 
@@ -50,6 +52,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.batch_size = 128  # global: shared by all devices
     config.train.microbatches = 1  # parts that a device computes its images in, one after another, to save memory
     config.train.seed = 0
+    config.train.prng_impl = "threefry2x32"  # or 'rbg', whose numbers are others on another kind of device
     config.train.steps_per_dispatch = 1  # at most; more is faster for small models
     config.train.log_every = 100  # these six in steps
     config.train.checkpoint_every = 5000
@@ -66,6 +69,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.sample.num_samples = 64  # of sample.py, where not given, and of the grids drawn during training
     config.sample.batch_size = 64
     config.sample.seed = 0
+    config.sample.prng_impl = "threefry2x32"  # or 'rbg', as above
     config.sample.clip = True  # the predicted x_0, at every step
     config.sample.weights = "ema"  # of which to draw: 'raw', or 'ema', their average with the decay optim.ema_decay
 

@@ -24,6 +24,10 @@ class Experiment:
         """Closes the network over its parameters, without dropout."""
         return lambda x_t, t: self.model.apply({"params": params}, x_t, t)
 
+    def image_keys(self, seed: int, indices: jax.Array) -> jax.Array:
+        """Makes the keys [N] of images to be sampled, of the config's generator; see `sampling.image_keys`."""
+        return sampling.image_keys(seed, indices, prng_impl=self.config.sample.prng_impl)
+
     def sample(self, params: Any, keys: jax.Array) -> jax.Array:
         """Draws images [B, H, W, C] float32 in [-1, 1], one for each of the keys [B] (`sampling.image_keys`).
 
@@ -48,11 +52,14 @@ class Experiment:
             image_size=self.image_shape[:2],
             channels=settings.channels,
             memory_limit_gib=settings.memory_limit_gib,
+            background=settings.background,
+            holdout=settings.holdout,
         )
 
     def abstract_params(self) -> Any:
         """Returns the shapes and dtypes of the network's parameters."""
-        x, t = jnp.zeros((1, *self.image_shape)), jnp.zeros((1,), jnp.int32)
+        x = jax.ShapeDtypeStruct((1, *self.image_shape), jnp.float32)
+        t = jax.ShapeDtypeStruct((1,), jnp.int32)
         return jax.eval_shape(self.model.init, jax.random.key(0), x, t)["params"]
 
 

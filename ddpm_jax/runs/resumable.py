@@ -2,6 +2,9 @@
 
 import contextlib
 import json
+import math
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,33 +13,49 @@ import numpy as np
 from tqdm import tqdm
 
 from ddpm_jax import parallel
-from ddpm_jax.runtime import files
+from ddpm_jax.runs.trained_model import are_same
+from ddpm_jax.runtime import files, foreign_files
 from ddpm_jax.runtime.signals import Stopped, StopRequest
 
 
 class ResumableArray:
     """An array [N, ...] that is filled batch by batch, in `<path>.partial.npy`; `<path>.partial.json` says how far.
 
-    Every process makes one and calls the same methods. Process 0 alone holds the rows and the files.
+    Every process makes one and calls the same methods. Process 0 alone holds the rows and the files, and keeps other
+    commands away from them until they are removed, or it ends.
 
     Args:
         path: of the file that the rows are for; its suffix is replaced. None: the rows are kept in memory.
         settings: JSON values that the rows depend on.
         shape: (N, ...).
         dtype: of the array.
+        or_unsigned: takes rows begun before settings held the fingerprint of the weights for rows of these; see
+            `TrainedModel.owns`.
 
     Attributes:
         array: the rows on process 0; None on the others.
+        settings: those given, and the shape.
 
     Raises:
-        ValueError: if the rows there were begun with other settings.
+        ValueError: if the rows there were begun with other settings, or another command is filling them.
+        OSError: if the disk has no room for them.
     """
 
-    def __init__(self, path: Path | None, *, settings: dict[str, Any], shape: tuple[int, ...], dtype: type):
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        settings: dict[str, Any],
+        shape: tuple[int, ...],
+        dtype: type,
+        or_unsigned: bool = False,
+    ):
         self.file = path and path.with_suffix(".partial.npy")
         self._state = path and path.with_suffix(".partial.json")
-        self._settings = settings | {"shape": list(shape)}
+        self.settings = settings | {"shape": list(shape)}
+        self._or_unsigned = or_unsigned
         self._num_rows = shape[0]
+        self._lock = contextlib.ExitStack()
         self.array: np.ndarray | None = None
         self._done = parallel.agree(lambda: self._open(shape, dtype))
 
@@ -47,16 +66,32 @@ class ResumableArray:
             self.array = np.empty(shape, dtype)
             return done
         self.file.parent.mkdir(parents=True, exist_ok=True)
+        self._lock.enter_context(
+            files.locked(
+                self._lock_file, problem=f"{self.file} is being filled by another command",
+                way_out="choose another path", reentrant=True,
+            )
+        )  # fmt: skip
         if self._state.is_file() and self.file.is_file():
-            state = json.loads(self._state.read_text())
-            if state["settings"] != self._settings:
+            with foreign_files.reading(self._state, f"does not say how much of {self.file.name} is done: delete both"):
+                state = json.loads(self._state.read_text())
+                begun_with, done = state["settings"], state["done"]
+            if not are_same(begun_with, self.settings, or_unsigned=self._or_unsigned):
                 raise ValueError(
-                    f"{self.file} holds what another command has not finished, with settings {state['settings']}. "
+                    f"{self.file} holds what another command has not finished, with settings {begun_with}. "
                     "Finish that, delete it, or choose another path."
                 )
-            done = state["done"]
-        self.array = np.lib.format.open_memmap(self.file, mode="r+" if done else "w+", dtype=dtype, shape=shape)
+        try:
+            self.array = _map(self.file, fresh=not done, shape=shape, dtype=dtype)
+        except OSError:
+            if not done:
+                self.remove()
+            raise
         return done
+
+    @property
+    def _lock_file(self) -> Path:
+        return self.file.with_suffix(".lock")
 
     def fill(self, compute: Callable[[np.ndarray], np.ndarray], *, batch_size: int) -> None:
         """Computes the rows that are missing, with a progress bar.
@@ -80,11 +115,13 @@ class ResumableArray:
             contextlib.suppress(Stopped),  # of what computes, which checks the same request
         ):  # fmt: skip
             while self._done < self._num_rows and not stop.agreed_code:
+                begin = time.monotonic()
                 rows = compute(np.arange(self._done, self._done + batch_size))
                 count = min(batch_size, self._num_rows - self._done)
                 parallel.raise_on_all(lambda rows=rows, count=count: self._write(np.asarray(rows)[:count]))
                 self._done += count
                 bar.update(count)
+                stop.expect(time.monotonic() - begin)
         if self._done < self._num_rows:
             message = f"Stopped after {self._done} of {self._num_rows} images; the same command continues."
             raise Stopped(message, stop.agreed_code)
@@ -95,11 +132,32 @@ class ResumableArray:
         self.array[self._done : self._done + len(rows)] = rows
         if self.file is not None:
             self.array.flush()
-            state = {"done": self._done + len(rows), "settings": self._settings}
+            state = {"done": self._done + len(rows), "settings": self.settings}
             files.write_atomically(self._state, json.dumps(state) + "\n")
 
     def remove(self) -> None:
         """Deletes the files, when the rows have gone where they belong."""
-        if self.file is not None and self.array is not None:
-            self.file.unlink()
-            self._state.unlink()
+        if self.file is not None and parallel.is_primary():
+            for path in (self.file, self._state, self._lock_file):
+                path.unlink(missing_ok=True)
+            self._lock.close()
+
+
+def _map(file: Path, *, fresh: bool, shape: tuple[int, ...], dtype: type) -> np.memmap:
+    """Maps an array, for which the disk has given all its room: a page without it would end the process by SIGBUS.
+
+    Raises:
+        OSError: if it has not enough.
+    """
+    try:
+        array = np.lib.format.open_memmap(file, mode="w+" if fresh else "r+", dtype=dtype, shape=shape)
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            with file.open("r+b") as opened:
+                os.posix_fallocate(opened.fileno(), 0, os.fstat(opened.fileno()).st_size)
+    except OSError as error:
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        raise OSError(
+            f"{file} takes {size / 2**20:,.1f} MiB, and the disk does not give them: {error.strerror}. Make room, or "
+            "choose another path."
+        ) from error
+    return array

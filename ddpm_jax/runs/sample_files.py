@@ -1,17 +1,20 @@
 """Samples on disk: uint8 [N, H, W, C] as `arr_0` of an .npz, the layout that published evaluators read.
 
-A `SampleSpec` says what a set of samples depends on. It names the file, decides what may be continued, and is written
-beside scores.
+A `SampleSpec` says what a set of samples depends on. It names the file, is written into it, decides what may be
+continued, and is written beside scores.
 """
 
+import contextlib
 import dataclasses
 import functools
+import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax import images, parallel, sampling
@@ -19,9 +22,10 @@ from ddpm_jax.runs import workdir
 from ddpm_jax.runs.experiment import Experiment
 from ddpm_jax.runs.resumable import ResumableArray
 from ddpm_jax.runs.trained_model import TrainedModel
-from ddpm_jax.runtime import foreign_files
+from ddpm_jax.runtime import files, foreign_files
 
 _GRID_IMAGES = 100
+_SIGNATURE = b"ddpm_jax samples: "  # begins the comment of our zip, which its other readers pass over
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +39,8 @@ class SampleSpec:
         clip: whether the predicted x_0 was clipped at every step.
         data: the name of the data set that the model was trained on.
         num_timesteps: of the chain.
+        prng_impl: the generator of the random numbers.
+        weights_sha256: `TrainedModel.fingerprint`: of another run, or of one that was trained anew, it is another.
     """
 
     step: int
@@ -43,15 +49,25 @@ class SampleSpec:
     clip: bool
     data: str
     num_timesteps: int
+    weights_sha256: str
+    prng_impl: str = sampling.PRNG_IMPLS[0]
 
     @property
     def name(self) -> str:
         """Returns the part of a file name that tells these samples from others of the same work folder."""
-        return f"step{self.step}_{self.weights}_seed{self.seed}" + ("" if self.clip else "_noclip")
+        generator = "" if self.prng_impl == sampling.PRNG_IMPLS[0] else f"_{self.prng_impl}"
+        return f"step{self.step}_{self.weights}_seed{self.seed}{generator}" + ("" if self.clip else "_noclip")
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the JSON values that identify the samples; a field that has its default is as if it were not there,
+        so that what was written before there was such a choice stays valid.
+        """
+        fields = dataclasses.fields(self)
+        return {field.name: value for field in fields if (value := getattr(self, field.name)) != field.default}
 
     def metadata(self) -> dict[str, Any]:
         """Returns the JSON values that are written beside scores of these samples."""
-        return {"images": "drawn", **dataclasses.asdict(self)}
+        return {"images": "drawn", **self.settings()}
 
 
 def sample_spec(model: TrainedModel, *, seed: int) -> SampleSpec:
@@ -59,7 +75,8 @@ def sample_spec(model: TrainedModel, *, seed: int) -> SampleSpec:
     config = model.experiment.config
     return SampleSpec(
         step=model.step, weights=model.short_weights, seed=seed, clip=config.sample.clip, data=config.data.name,
-        num_timesteps=model.experiment.process.num_timesteps,
+        num_timesteps=model.experiment.process.num_timesteps, weights_sha256=model.fingerprint,
+        prng_impl=config.sample.prng_impl,
     )  # fmt: skip
 
 
@@ -68,10 +85,36 @@ def default_path(folder: Path, spec: SampleSpec, *, num_samples: int) -> Path:
     return folder / workdir.SAMPLES / f"{spec.name}_{num_samples}.npz"
 
 
+def map_images(draw: Callable) -> Callable[..., np.ndarray]:
+    """Maps `draw(shared, *arrays [B, ...]) -> images [B, ...] in [-1, 1]` over all devices; see `parallel.map_batches`.
+
+    Returns:
+        A function that every process calls alike. It returns the images as uint8, and raises FloatingPointError if one
+        is not finite.
+    """
+
+    def draw_and_check(shared: Any, *arrays: jax.Array) -> tuple[jax.Array, jax.Array]:
+        drawn = draw(shared, *arrays)
+        return images.to_uint8(drawn), jnp.isfinite(drawn).all(axis=tuple(range(1, drawn.ndim)))
+
+    mapped = parallel.map_batches(draw_and_check)
+
+    def run(shared: Any, *arrays: Any) -> np.ndarray:
+        pixels, finite = mapped(shared, *arrays)
+        if not finite.all():
+            raise FloatingPointError(
+                f"{np.sum(~finite)} of {len(finite)} images are not finite. The weights may be those of a run that "
+                "diverged, or overflow in the dtype of model.dtype."
+            )
+        return pixels
+
+    return run
+
+
 @functools.lru_cache(maxsize=4)
 def mapped_sample(experiment: Experiment) -> Callable[[Any, jax.Array], np.ndarray]:
-    """Returns `(replicated params, keys [B]) -> uint8 [B, H, W, C]`, mapped over all devices and compiled once."""
-    return parallel.map_batches(lambda params, keys: images.to_uint8(experiment.sample(params, keys)))
+    """Returns `(replicated params, keys [B]) -> uint8 [B, H, W, C]`, by `map_images` and compiled once."""
+    return map_images(experiment.sample)
 
 
 def draw_in_memory(experiment: Experiment, params: Any, *, num_samples: int, batch_size: int, seed: int) -> np.ndarray:
@@ -82,7 +125,7 @@ def draw_in_memory(experiment: Experiment, params: Any, *, num_samples: int, bat
     """
     sample = mapped_sample(experiment)
     batches = np.array_split(np.arange(num_samples), -(-num_samples // batch_size))
-    return np.concatenate([sample(params, sampling.image_keys(seed, indices)) for indices in batches])
+    return np.concatenate([sample(params, experiment.image_keys(seed, indices)) for indices in batches])
 
 
 def draw(model: TrainedModel, path: Path, *, num_samples: int, batch_size: int, seed: int) -> None:
@@ -91,28 +134,45 @@ def draw(model: TrainedModel, path: Path, *, num_samples: int, batch_size: int, 
     Every process calls it alike; process 0 alone touches files.
 
     Raises:
-        ValueError: if what is there unfinished was begun with other settings.
+        ValueError: if what is there, finished or not, was begun with other settings, or is being drawn.
+        OSError: if the disk has no room for them.
         signals.Stopped: if a signal requested it.
     """
-    if parallel.agree(path.is_file):
+    shape = (num_samples, *model.experiment.image_shape)
+    settings = sample_spec(model, seed=seed).settings()
+    if parallel.agree(lambda: _are_there(path, settings | {"shape": list(shape)})):
         print(f"These samples are there already: {path}")
         return
-    spec = sample_spec(model, seed=seed)
-    shape = (num_samples, *model.experiment.image_shape)
-    samples = ResumableArray(path, settings=dataclasses.asdict(spec), shape=shape, dtype=np.uint8)
+    samples = ResumableArray(path, settings=settings, shape=shape, dtype=np.uint8, or_unsigned=model.owns(path))
     params, sample = parallel.replicate(model.params), mapped_sample(model.experiment)
-    samples.fill(lambda indices: sample(params, sampling.image_keys(seed, indices)), batch_size=batch_size)
+    samples.fill(lambda indices: sample(params, model.experiment.image_keys(seed, indices)), batch_size=batch_size)
     parallel.agree(lambda: _publish(samples, path))
     print(f"Images: {path}\nGrid of the first {min(_GRID_IMAGES, num_samples)}: {path.with_suffix('.png')}")
+
+
+def _are_there(path: Path, settings: dict[str, Any]) -> bool:
+    """Tells whether a file of samples is there; of one that does not say what it holds its name must do.
+
+    Raises:
+        ValueError: if it says that it holds others.
+    """
+    comment = b""
+    with contextlib.suppress(FileNotFoundError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        comment = archive.comment
+    if comment.startswith(_SIGNATURE):
+        theirs = json.loads(comment.removeprefix(_SIGNATURE))
+        if other := [name for name in {**settings, **theirs} if theirs.get(name) != settings.get(name)]:
+            there, asked = (", ".join(f"{name} {values.get(name)}" for name in other) for values in (theirs, settings))
+            raise ValueError(f"{path} holds other samples, of {there}, not {asked}: choose another path, or delete it.")
+    return path.is_file()
 
 
 def _publish(samples: ResumableArray, path: Path) -> None:
     """Writes the .npz and the grid of a whole set, and removes what it was filled in."""
     images.save_png(path.with_suffix(".png"), images.grid(samples.array[:_GRID_IMAGES]))
-    unfinished = path.with_suffix(".unfinished")
-    with zipfile.ZipFile(unfinished, "w") as archive:  # as np.savez writes it, but never in memory
-        archive.write(samples.file, "arr_0.npy")
-    unfinished.replace(path)
+    with files.atomically(path) as unfinished, zipfile.ZipFile(unfinished, "w") as archive:
+        archive.write(samples.file, "arr_0.npy")  # as np.savez writes it, but never in memory
+        archive.comment = _SIGNATURE + json.dumps(samples.settings).encode()
     samples.remove()
 
 

@@ -1,20 +1,27 @@
 """A trained model from the folder of its run, which is all that is needed to use it."""
 
+import dataclasses
+import functools
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 
 from ddpm_jax import parallel
+from ddpm_jax.metrics import features
 from ddpm_jax.runs import checkpoint, config
 from ddpm_jax.runs.experiment import Experiment, make_experiment
 from ddpm_jax.runs.workdir import CHECKPOINTS, read_config
+from ddpm_jax.runtime import program
+
+WEIGHTS = "weights_sha256"  # the setting that tells models of the same names apart
 
 
-class TrainedModel(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainedModel:
     """A trained model: `experiment.sample(params, keys)` draws from it.
 
     Attributes:
@@ -22,17 +29,41 @@ class TrainedModel(NamedTuple):
         params: of the network, float32.
         step: of training.
         weights: 'raw', or the name of an average with its decay, such as 'ema_0.9999'.
+        workdir: that it was loaded from; None for one of a training run that goes on.
     """
 
     experiment: Experiment
     params: Any
     step: int
     weights: str
+    workdir: Path | None = None
 
     @property
     def short_weights(self) -> str:
         """Returns the name in file names and scores, where the average with the config's own decay is 'ema'."""
         return "ema" if self.weights == average_name(self.experiment.config) else self.weights
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Returns 16 hex digits that other parameters do not have; every process asks for it alike."""
+        return parallel.agree(lambda: features.fingerprint(self.params))
+
+    def owns(self, path: Path) -> bool:
+        """Tells whether a file lies in the work folder that the model was loaded from."""
+        return self.workdir is not None and self.workdir.resolve() in path.resolve().parents
+
+
+def unsigned(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns settings as they were written down before they held the fingerprint of the weights."""
+    return {
+        name: unsigned(value) if isinstance(value, dict) else value
+        for name, value in settings.items() if name != WEIGHTS
+    }  # fmt: skip
+
+
+def are_same(recorded: dict[str, Any], settings: dict[str, Any], *, or_unsigned: bool) -> bool:
+    """Tells whether what was recorded has these settings; with `or_unsigned`, also if it is older than fingerprints."""
+    return recorded == settings or (or_unsigned and recorded == unsigned(settings))
 
 
 def average_name(settings: ml_collections.ConfigDict) -> str:
@@ -56,8 +87,10 @@ def load(workdir: str | os.PathLike, *, step: int | None = None, weights: str | 
 
     Raises:
         FileNotFoundError: if that is no work folder, or there is no checkpoint yet.
-        ValueError: if its config is wrong, there are no such weights, or the checkpoints cannot be read.
+        ValueError: if its config is wrong, there are no such weights, the checkpoints cannot be read, or a process runs
+            other code than process 0.
     """
+    parallel.check_same(program.facts())
     folder = Path(workdir)
     settings = config.from_json(parallel.agree(lambda: config.to_json(read_config(folder))))
     experiment = make_experiment(settings)
@@ -76,7 +109,7 @@ def load(workdir: str | os.PathLike, *, step: int | None = None, weights: str | 
 
     step = parallel.agree(restore)
     params = restored[0] if restored else jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
-    return TrainedModel(experiment, jax.device_put(parallel.broadcast(params), device), step, name)
+    return TrainedModel(experiment, jax.device_put(parallel.broadcast(params), device), step, name, folder)
 
 
 def _full_name(weights: str, settings: ml_collections.ConfigDict) -> str:

@@ -16,13 +16,13 @@ import ml_collections
 import numpy as np
 import optax
 
-from ddpm_jax import data, images, parallel, training
+from ddpm_jax import data, images, parallel, sampling, training
 from ddpm_jax.ops import convolution
 from ddpm_jax.runs import checkpoint, config, dry_run, sample_files, workdir
 from ddpm_jax.runs.experiment import Experiment, make_experiment
 from ddpm_jax.runs.metric_log import MetricLog
 from ddpm_jax.runs.trained_model import TrainedModel, average_name
-from ddpm_jax.runtime import profiling
+from ddpm_jax.runtime import profiling, program
 from ddpm_jax.runtime.signals import Stopped, StopRequest
 
 EvaluateFn = Callable[[TrainedModel], dict[str, float]]  # the model so far -> scores by name
@@ -52,18 +52,20 @@ def train(
             is called every `train.eval_every` steps. `evaluation.prepare` measures `train.eval_metrics`.
 
     Raises:
-        ValueError: if the settings, the work folder or the data are wrong.
+        ValueError: if the settings, the work folder or the data are wrong, or a process has others than process 0.
         OSError: if the data or the work folder cannot be read, or the last checkpoint not be written.
         training.NonFiniteError: if the loss or the gradient norm of a step is not finite.
     """
     directory = Path(directory)
+    parallel.check_same(program.facts() | config.facts(settings))
     experiment = parallel.raise_on_all(lambda: checked_experiment(settings))
     source = parallel.raise_on_all(experiment.load_data)
+    parallel.check_same(source.fingerprint())
+    optimizer, train_step = make_step(experiment)
     events = _periodic_events(experiment, directory, prepare_evaluation)
     with StopRequest() as stop, contextlib.ExitStack() as stack:
-        checkpoints = parallel.raise_on_all(lambda: _open_checkpoints(settings, directory, stack))
+        checkpoints = parallel.raise_on_all(lambda: _open_checkpoints(settings, directory, stack, source))
         print(f"{len(source)} images of {experiment.image_shape}, {parallel.describe()}, folder {directory.absolute()}")
-        optimizer, train_step = make_step(experiment)
         state, start = _first_state(experiment, optimizer, checkpoints)
         train_steps = stack.enter_context(
             profiling.Traced(
@@ -111,17 +113,22 @@ def make_step(experiment: Experiment) -> tuple[optax.GradientTransformation, Cal
     optim = settings.optim
     optimizer = training.make_optimizer(lr=optim.lr, warmup_steps=optim.warmup_steps, clip_norm=optim.clip_norm)
     return optimizer, functools.partial(
-        training.train_step, rng=jax.random.key(settings.train.seed), process=experiment.process,
+        training.train_step, rng=_run_key(experiment), process=experiment.process,
         model=experiment.model.clone(conv=convolution.conv_for_training), optimizer=optimizer,
         loss_type=settings.diffusion.loss_type, ema_decay=optim.ema_decay, ema_warmup=optim.ema_warmup,
         flip=settings.data.flip, microbatches=settings.train.microbatches, axis_name=parallel.AXIS,
     )  # fmt: skip
 
 
+def _run_key(experiment: Experiment) -> jax.Array:
+    settings = experiment.config.train
+    return sampling.run_key(settings.seed, prng_impl=settings.prng_impl)
+
+
 def make_init(experiment: Experiment, optimizer: optax.GradientTransformation) -> Callable[[], training.TrainState]:
     """Makes the function that returns the state of a fresh start."""
     return functools.partial(
-        training.create_state, experiment.model, optimizer, rng=jax.random.key(experiment.config.train.seed),
+        training.create_state, experiment.model, optimizer, rng=_run_key(experiment),
         image_shape=experiment.image_shape,
     )  # fmt: skip
 
@@ -180,13 +187,13 @@ def _next_end(settings: ml_collections.ConfigDict, step: int) -> int:
 
 
 def _open_checkpoints(
-    settings: ml_collections.ConfigDict, directory: Path, stack: contextlib.ExitStack
+    settings: ml_collections.ConfigDict, directory: Path, stack: contextlib.ExitStack, source: data.Source
 ) -> checkpoint.Checkpoints | None:
     """Takes the work folder for this run alone, until `stack` is closed; None on all processes but 0."""
     if not parallel.is_primary():
         return None
     stack.enter_context(workdir.locked(directory))
-    workdir.write_config(directory, settings)
+    workdir.write_config(directory, settings, fingerprint=source.fingerprint())
     checkpoints = checkpoint.Checkpoints(
         directory / workdir.CHECKPOINTS, keep=settings.train.keep, keep_period=settings.train.keep_period
     )

@@ -10,7 +10,7 @@ VERSIONS = {"python": "3.11.7", "jax": "0.10.2"}
 
 def report(process, **fields):
     known = dict(process=process, num_processes=3, host="abc"[process % 3], versions=VERSIONS)
-    return Report(**known | dict(folder="", folder_problem="", free_bytes=0) | fields)
+    return Report(**known | dict(facts={"code x.py": "abc"}, folder="", folder_problem="", free_bytes=0) | fields)
 
 
 def problems(*reports):
@@ -42,6 +42,10 @@ def test_missing_processes_are_named_and_connected_ones():
             "process 1 (b) has commit abc, process 0 (a) has none.",
         ),
         (report(1, versions={"python": "3.11.7"}), "process 1 (b) has jax none, process 0 (a) has 0.10.2."),
+        (
+            report(1, facts={"code x.py": "def"}),
+            "process 1 (b) has code x.py def, process 0 (a) has abc.",
+        ),
         (report(1, skew_s=-3.0), "The clock of process 1 (b) is -3.0 s off that of process 0 (a): use NTP."),
         (report(1, num_processes=4), "process 1 (b) has --num_processes=4, process 0 (a) has 3."),
         (report(1, folder_problem="does not see x"), "process 1 (b): does not see x."),
@@ -64,3 +68,11 @@ def test_another_number_of_devices_is_named():
         "Process 1 has 3 devices, process 0 has 4.",
         "Process 2 has 0 devices, process 0 has 4.",
     ]
+
+
+def test_few_of_many_differences_are_told():
+    other = report(1, facts={f"code {name}.py": "1" for name in "abcdefgx"})
+    *told, rest = problems(report(0), other, report(2))
+    assert told[0] == "process 1 (b) has code a.py 1, process 0 (a) has none."
+    assert len(told) == 5
+    assert rest == "process 1 (b) differs from process 0 (a) in 3 more."

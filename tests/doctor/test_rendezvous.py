@@ -15,7 +15,7 @@ from ddpm_jax.doctor.report import check_folder, make_report
 def connect(tmp_path, other, *, before=lambda address: None, timeout_s=20.0):
     """Returns the reports that process 0 received, and the problems."""
     address = f"localhost:{portpicker.pick_unused_port()}"
-    own = make_report(process=0, num_processes=2, workdir=str(tmp_path))
+    own = make_report(process=0, num_processes=2, workdir=str(tmp_path), facts={})
     reports = []
 
     def diagnose(received):
@@ -33,7 +33,7 @@ def connect(tmp_path, other, *, before=lambda address: None, timeout_s=20.0):
 
 @pytest.fixture
 def other(tmp_path):
-    return make_report(process=1, num_processes=2, workdir=str(tmp_path / "run"))  # not made yet
+    return make_report(process=1, num_processes=2, workdir=str(tmp_path / "run"), facts={})  # not made yet
 
 
 def test_two_connect_and_leave_nothing_behind(tmp_path, other):

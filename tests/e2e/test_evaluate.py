@@ -66,10 +66,10 @@ def test_the_rows_are_those_of_table_4(output, workdir):
     assert rows[0]["rate_bpd"] == pytest.approx(found["bits_per_dim"]["rate L_1 + ... + L_T"]["mean"])
     first = next(line.split() for line in output.splitlines() if line.startswith("  10   "))
     assert first == [
-        "10", f"{rows[0]['rate_bpd']:.5f}", "±", f"{rows[0]['rate_standard_error']:.5f}", "1.77581",
-        f"{rows[0]['rmse']:.3f}", "±", f"{rows[0]['rmse_standard_error']:.3f}", "0.951",
+        "10", f"{rows[0]['rate_bpd']:.5f}", "±", f"{rows[0]['rate_standard_error']:.5f}",
+        f"{rows[0]['rmse']:.3f}", "±", f"{rows[0]['rmse_standard_error']:.3f}",
     ]  # fmt: skip
-    assert "(paper: 1.78 + 1.97, 0.95)" in output
+    assert "(paper: 1.78 + 1.97, 0.95)" not in output  # whose Table 4 is about other images
     with Image.open(workdir / "tables" / f"rate_distortion_{NAME}.png") as picture:
         assert np.asarray(picture).std() > 10  # not blank
 

@@ -119,7 +119,7 @@ def test_neighbours_are_the_nearest_digits(run, trained, tmp_path, digits):
     np.testing.assert_array_equal(rows[:, 0], drawn[worst_first])
     np.testing.assert_array_equal(rows[:, 1:], digits[indices[worst_first]])
     assert "there already" in run("sample.py", *arguments, "--crop=4")
-    with np.load(folder / "samples" / "neighbours_step12_ema_seed0_7.npz") as arrays:
+    with np.load(folder / "samples" / "neighbours_step12_ema_seed0_7_crop4.npz") as arrays:
         assert np.all(arrays["distances"] < distances)
 
 

@@ -42,6 +42,7 @@ def test_a_work_folder_holds_everything_of_a_run(trained):
         ".lock",
         "checkpoints",
         "config.json",
+        "data.json",
         "metrics.jsonl",
         "tensorboard",
     ]

@@ -1,3 +1,7 @@
+import json
+
+import pytest
+
 from ddpm_jax.evaluation import results
 from ddpm_jax.evaluation.results import Score
 
@@ -18,3 +22,41 @@ def test_a_score_measured_again_replaces_the_one_before(tmp_path):
 def test_scores_are_shown_with_their_uncertainty():
     assert str(Score("fid", "FID", 3.1712345)) == "3.17123"
     assert str(Score("is", "IS", 9.46, 0.113, "deviation of 10 splits")) == "9.46 ± 0.11 (deviation of 10 splits)"
+
+
+SETTINGS = {"step": 1, "samples": {"sha256": "1" * 16, "weights_sha256": "a" * 16}}
+OLDER = {"step": 1, "samples": {"sha256": "1" * 16}}  # as written before there were fingerprints of weights
+
+
+def test_a_score_that_is_older_than_fingerprints_is_found_and_replaced(tmp_path):
+    file = tmp_path / "metrics.json"
+    results.write(file, [Score("fid", "FID@10", 3.0)], settings=OLDER)
+    assert results.find(file, settings=SETTINGS) == [Score("fid", "FID@10", 3.0)]
+    results.write(file, [Score("fid", "FID@10", 3.0)], settings=SETTINGS)
+    (entry,) = results.read(file)  # two would be averaged, as if of two seeds
+    assert entry["settings"] == SETTINGS
+    other = {"step": 1, "samples": {"sha256": "2" * 16, "weights_sha256": "b" * 16}}
+    assert results.find(file, settings=other) == []
+
+
+def test_a_table_is_read_for_its_own_weights_and_settings_alone(tmp_path):
+    file = tmp_path / "bpd.json"
+
+    def read(weights="a", settings=SETTINGS, **more):
+        return results.read_table(file, settings, weights=weights * 16, **{"or_unsigned": True} | more)
+
+    assert read() is None
+    table = results.write_table(file, SETTINGS, weights="a" * 16, total=3.7)
+    assert table == {"settings": OLDER, "weights_sha256": "a" * 16, "total": 3.7}
+    assert read() == read(or_unsigned=False) == table
+    assert read(settings=SETTINGS | {"step": 2}) is None
+    with pytest.raises(ValueError, match="bpd.json is of the weights aaaaaaaaaaaaaaaa, and these are bbbbbbbbbbbbbbbb"):
+        read("b")
+
+
+def test_a_table_that_is_older_than_fingerprints_is_read_where_it_must_be_the_model_s(tmp_path):
+    file = tmp_path / "bpd.json"
+    file.write_text(json.dumps({"settings": OLDER, "total": 3.7}))
+    assert results.read_table(file, SETTINGS, weights="a" * 16, or_unsigned=True)["total"] == 3.7
+    with pytest.raises(ValueError, match="does not say of which weights it is, and these are aaaaaaaaaaaaaaaa"):
+        results.read_table(file, SETTINGS, weights="a" * 16, or_unsigned=False)

@@ -95,6 +95,7 @@ MEAN, COVARIANCE = np.zeros(2), np.eye(2)
         (dict(mu=np.array(["a", "b"]), sigma=COVARIANCE), "is no .npz of the statistics"),
         (dict(mu=np.array([None, None]), sigma=COVARIANCE), "is no .npz of the statistics"),  # pickled
         (dict(mu=MEAN, sigma=COVARIANCE, about=np.array("{")), "is no .npz of the statistics"),
+        (dict(mu=MEAN, sigma=COVARIANCE, about=np.array("[1]")), "is no .npz of the statistics"),
         (dict(mu=MEAN, sigma=COVARIANCE, count=np.array([1, 2])), "is no .npz of the statistics"),
     ],
 )

@@ -1,4 +1,5 @@
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
 from ddpm_jax.paper import plots
@@ -12,6 +13,38 @@ def test_the_rate_distortion_figure_has_three_panels_with_a_curve_each(tmp_path)
         pixels = np.asarray(picture.convert("RGB")).astype(int)
     assert path.stat().st_size < 100_000
     assert_each_has_a_curve(np.array_split(pixels, 3, axis=1))
+
+
+def drawn(monkeypatch, draw, *arguments, **settings):
+    """The figure that a function saves."""
+    saved = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, dpi: saved.append(figure))
+    draw(*arguments, **settings)
+    return saved[0]
+
+
+def test_the_rate_distortion_figure_says_what_it_shows_with_the_paper_s_table_beside_it(tmp_path, monkeypatch):
+    t = np.arange(500)
+    curves = dict(rate_bpd=np.exp(-t / 10.0), rmse=60.0 * (1.0 - np.exp(-t / 30.0)))
+    figure = drawn(
+        monkeypatch, plots.rate_distortion, tmp_path / "a.png", **curves, title="mine, step 9", with_paper=True
+    )
+    assert figure.get_suptitle() == "mine, step 9"
+    x_and_y = []
+    for axes in figure.axes:
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == ["ours", "paper, CIFAR-10 (Table 4)"]
+        x_and_y.append(axes.lines[1].get_xydata()[0])
+    np.testing.assert_allclose(x_and_y, [[500, 0.95136], [500, 1.77581], [1.77581, 0.95136]])  # after all steps
+    alone = drawn(monkeypatch, plots.rate_distortion, tmp_path / "a.png", **curves)
+    assert all(len(axes.lines) == 1 and axes.get_legend() is None for axes in alone.axes)
+
+
+def test_the_quality_figure_says_what_it_shows(tmp_path, monkeypatch):
+    rows = [dict(reverse_steps=n, distance=1.0, inception_score=1.0, deviation=0.1) for n in (1, 2)]
+    settings = dict(kind="inception", num_samples=9, title="mine, step 9")
+    figure = drawn(monkeypatch, plots.quality_by_step, tmp_path / "a.png", rows, **settings)
+    assert figure.get_suptitle() == "mine, step 9"
+    assert figure.axes[0].get_legend().get_texts()[0].get_text() == "mean ± deviation of splits"
 
 
 def test_the_quality_figure_has_two_panels_with_a_curve_each(tmp_path):

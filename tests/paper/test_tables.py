@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from ddpm_jax.configs import cifar10, lsun_bedroom_large, table2_xprev_kl
+from ddpm_jax.configs import cifar10, digits, lsun_bedroom_large, table2_xprev_kl
 from ddpm_jax.evaluation import results
 from ddpm_jax.evaluation.results import Score
-from ddpm_jax.paper import published, tables
+from ddpm_jax.paper import published, report, tables
 from ddpm_jax.runs import config as configs
 from ddpm_jax.runs import workdir
 
@@ -95,17 +95,54 @@ def test_lsun_and_a_folder_whose_name_says_what_it_is(make):
     assert cells["church, ours"] is None
 
 
+def coded(run, *, data, split="test", step=9, rate=2.0, steps=None):
+    """Writes a table of the bound into a run's folder."""
+    ours = [
+        dict(reverse_steps=n, rate_bpd=rate, rate_standard_error=0.1, rmse=1.0, rmse_standard_error=0)
+        for n in steps or [row.reverse_steps for row in published.TABLE_4]
+    ]
+    settings = dict(step=step, split=split, num_images=9, data=data)
+    sums = {"rate L_1 + ... + L_T": {"mean": 2.0}, "L_0": {"mean": 1.5}}
+    table = {"settings": settings, "rate_distortion": ours, "bits_per_dim": sums}
+    path = run.folder / "tables" / f"bpd_step{step}_ema_{split}_9_seed0.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(table))
+    return table
+
+
+def test_a_run_on_other_images_has_its_own_numbers_and_none_of_the_paper_s(make):
+    bpd = {"data": "digits", "split": "train", "num_images": 1797, "step": 9}
+    run = make("mine", digits.get_config(), (Score("bpd", "bits/dim", 4.67, 0.01, "standard error"), bpd))
+    coded(run, data="digits", steps=range(10, 0, -1))
+    coding, others = tables.all_tables([run])
+    assert coding.title == "Progressive coding: mine, digits test, 9 images, step 9"
+    assert coding.columns == ("reverse steps", "rate, ours (bits/dim)", "RMSE, ours (0-255)")
+    assert coding.rows[0] == [10, "2.00000 ± 0.10000", "1.00000 ± 0.00000"]
+    assert others.rows[0][1] == "bits/dim"
+
+
+@pytest.mark.parametrize(
+    ("config", "titles"), [(cifar10, ["Table 1", "Table 2", "Table 4"]), (lsun_bedroom_large, ["Table 3"])]
+)
+def test_of_the_paper_s_tables_those_come_that_are_about_a_run_s_images(make, config, titles):
+    found = tables.all_tables([make("mine", config.get_config())])
+    assert [table.title.partition(":")[0] for table in found] == titles
+
+
+@pytest.mark.parametrize("data", ["cifar10", "digits"])
+def test_the_terminal_shows_the_paper_s_table_4_beside_runs_on_its_images_alone(make, data):
+    run = make("mine", digits.get_config())
+    text = report.rate_distortion(coded(run, data=data))
+    assert "2.00000 ± 0.10000" in text
+    assert "rate 2.00 + distortion 1.50 bits/dim" in text
+    assert ("1.77581" in text, "(paper: 1.78 + 1.97, 0.95)" in text) == (data == "cifar10",) * 2
+    assert ("paper" in text) == (data == "cifar10")
+
+
 def test_table_4_takes_the_newest_table_of_the_test_set(make):
     run = make("rd", cifar10.get_config())
     for step, split, rate in ((9, "train", 1.0), (9, "test", 2.0), (8, "test", 3.0)):
-        ours = [
-            dict(reverse_steps=r.reverse_steps, rate_bpd=rate, rate_standard_error=0.1, rmse=1.0, rmse_standard_error=0)
-            for r in published.TABLE_4
-        ]
-        table = {"settings": dict(step=step, split=split, num_images=9, data="cifar10"), "rate_distortion": ours}
-        path = run.folder / "tables" / f"bpd_step{step}_ema_{split}_9_seed0.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(table))
+        coded(run, data="cifar10", step=step, split=split, rate=rate)
     (found,) = tables.table_4([run])
     assert found.title.endswith("ours: rd, cifar10 test, 9 images, step 9")
     assert found.rows[0][1:] == ["1.77581", "0.95136", "2.00000 ± 0.10000", "1.00000 ± 0.00000"]

@@ -35,7 +35,10 @@ def fail(who):
     if process == who:
         raise ValueError(f"broken on {who}")
 
-for name, call in (("agree", lambda: parallel.agree(lambda: fail(0))),
+parallel.check_same({"steps": 12, "sizes": (1, 2)})
+different = {"steps": 12, "rate": 0.1 * (1 + process), "data": "x" * (1000 * process), **({} if process else {"a": 1})}
+for name, call in (("check_same", lambda: parallel.check_same(different)),
+                   ("agree", lambda: parallel.agree(lambda: fail(0))),
                    ("raise_on_all", lambda: parallel.raise_on_all(lambda: fail(1)))):
     try:
         call()
@@ -125,3 +128,11 @@ def test_a_process_alone_agrees_with_itself():
     with pytest.raises(ValueError, match="broken"):
         parallel.agree(lambda: (_ for _ in ()).throw(ValueError("broken")))
     np.testing.assert_array_equal(parallel.broadcast(np.arange(2)), [0, 1])
+
+
+def test_a_process_that_differs_is_named_on_all(results):
+    first, other = (each["check_same"] for each in results)
+    said = f"It differs from process 0 in rate: 0.2 here, 0.1 on process 0; data: {'x' * 100} here,  on process 0; "
+    said += "a: None here, 1 on process 0. All must run the same."
+    assert other == ["ValueError", said]
+    assert first == ["ProcessError", f"Process 1 failed: {said}"]

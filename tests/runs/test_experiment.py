@@ -1,4 +1,5 @@
 import importlib
+import resource
 from pathlib import Path
 
 import jax
@@ -6,6 +7,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
+from PIL import Image
 
 import configs
 from ddpm_jax import data
@@ -119,6 +121,8 @@ def test_the_256_configs_are_the_paper_s(name, num_steps, flip):
         ({"model": {"attn_resolutions": ("8",)}}, "model.attn_resolutions=.*must be integers in"),
         ({"train": {"eval_metrics": (7,)}}, "train.eval_metrics=.*must be names"),
         ({"model": {"dropout": 1.0}}, "model.dropout=1.0 must be below 1"),
+        ({"data": {"holdout": 1.0}}, "data.holdout=1.0 must be below 1"),
+        ({"data": {"holdout": 0.1, "split": "all"}}, "data.holdout=0.1 keeps images out of split 'train', not 'all'"),
         ({"model": {"dtype": "float16"}}, "model.dtype='float16' must be one of float32, bfloat16"),
         ({"data": {"image_size": (8, 8, 3)}}, r"data.image_size=\(8, 8, 3\) must be one or two"),
         ({"data": {"channels": 5}}, "data.channels=5"),
@@ -171,6 +175,22 @@ def test_differences_are_those_that_change_the_run():
     new.optim.lr = 1e-3
     new.train.seed = 7
     assert config_module.differences(old, new) == ["optim.lr: 0.0002 -> 0.001", "train.seed: 0 -> 7"]
+    old.data.holdout = 0.1
+    assert config_module.differences(old, new)[0] == "data.holdout: 0.1 -> 0.0"
+
+
+def test_an_experiment_holds_out_what_its_config_says(tmp_path, tiny_config):
+    for i in range(40):
+        Image.new("L", (8, 8), i).save(tmp_path / f"{i}.png")
+    tiny_config.data.update(name="image_folder", data_dir=str(tmp_path))
+    made = make_experiment(tiny_config)
+    assert len(made.load_data()) == 40
+    with pytest.raises(ValueError, match="has no split 'test'; train with data.holdout=0.1"):
+        made.load_data("test")
+    tiny_config.data.holdout = 0.25
+    train, test = (set(made.load_data(split).images[:, 0, 0, 0]) for split in (None, "test"))
+    assert train | test == set(range(40))
+    assert 0 < len(test) == 40 - len(train) < 20
 
 
 def test_an_image_size_of_one_number_is_square(tiny_config):
@@ -217,3 +237,10 @@ def test_a_dispatch_ends_where_something_is_due(tiny_config, changes, start, end
     assert not ends
     batches = data.batches(source, seed=0, batch_size=4, start_step=start, num_steps=20 - start)
     np.testing.assert_array_equal(images, [batch.images for batch in batches])
+
+
+def test_a_config_that_is_only_looked_at_takes_no_memory(tiny_config):
+    tiny_config.data.update(image_size=(2**16,), channels=1)  # 17 GiB an image
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert make_experiment(tiny_config).image_shape == (2**16, 2**16, 1)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # KiB

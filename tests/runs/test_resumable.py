@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import os
 import signal
 
@@ -61,3 +63,70 @@ def test_a_signal_that_comes_before_the_devices_are_asked_keeps_the_batches_so_f
         begun.fill(compute, batch_size=3)
     assert stopped.value.exit_code == 143
     assert begun.array[:3, 0].tolist() == [0.0, 2.0, 4.0]
+
+
+def ones(numbers):
+    return np.ones((len(numbers), 2))
+
+
+def begin(folder, **settings):
+    """Two of the seven rows, and a stop."""
+
+    def compute(numbers):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return ones(numbers)
+
+    with pytest.raises(Stopped):
+        rows(folder, **settings).fill(compute, batch_size=2)
+
+
+def test_rows_of_other_weights_are_not_continued(tmp_path):
+    begin(tmp_path, step=3, weights_sha256="a" * 16)
+    with pytest.raises(ValueError, match="has not finished, with settings"):
+        rows(tmp_path, step=3, weights_sha256="b" * 16)
+    rows(tmp_path, step=3, weights_sha256="a" * 16).fill(ones, batch_size=2)
+
+
+def test_rows_that_are_older_than_fingerprints_are_continued_where_they_must_be_the_model_s(tmp_path):
+    begin(tmp_path, step=3)
+    with pytest.raises(ValueError, match="has not finished, with settings"):
+        rows(tmp_path, step=3, weights_sha256="a" * 16)
+    settings = {"step": 3, "weights_sha256": "a" * 16}
+    again = ResumableArray(
+        tmp_path / "table.json", settings=settings, shape=(7, 2), dtype=np.float64, or_unsigned=True
+    )  # fmt: skip
+    computed = []
+    again.fill(lambda numbers: computed.extend(numbers) or ones(numbers), batch_size=5)
+    assert computed == [2, 3, 4, 5, 6]
+
+
+def test_a_second_command_is_kept_away_while_the_first_fills_and_publishes(tmp_path):
+    with (tmp_path / "table.partial.lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        print("process 7 on elsewhere", file=other, flush=True)
+        with pytest.raises(ValueError, match=r"is being filled by another command, process 7 on elsewhere: wait until"):
+            rows(tmp_path)
+    filled = rows(tmp_path)  # whoever held it is gone
+    filled.fill(ones, batch_size=7)
+    with (tmp_path / "table.partial.lock").open() as lock:
+        assert lock.read().startswith(f"process {os.getpid()} on ")
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        filled.remove()
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_disk_gives_all_the_room_before_the_work_begins(tmp_path):
+    made = ResumableArray(tmp_path / "x.npz", settings={}, shape=(1000, 1000), dtype=np.float32)
+    assert made.file.stat().st_blocks * 512 >= 4_000_000  # a page that it had not would be a SIGBUS
+
+
+def test_a_disk_without_room_is_said_before_the_work_begins(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match=r"x.partial.npy takes 3.8 MiB, and the disk does not give them: No space left"):
+        ResumableArray(tmp_path / "x.npz", settings={}, shape=(1000, 1000), dtype=np.float32)
+    assert not list(tmp_path.iterdir())

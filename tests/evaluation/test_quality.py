@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+
+from ddpm_jax.evaluation import image_sets, quality
+from ddpm_jax.metrics import moments
+from ddpm_jax.metrics.features import Extractor, Features
+
+
+def brightness(params, pixels):
+    """Extracts the means of both halves of an image, and no logits worth a name."""
+    halves = pixels.reshape(len(pixels), 2, -1).mean(axis=2) * params["scale"]
+    return Features(halves, halves)
+
+
+def extractor(scale=1.0):
+    return Extractor("brightness", f"of scale {scale}", {"scale": np.float32(scale)}, brightness)
+
+
+def images(seed, count=40):
+    pixels = np.random.default_rng(seed).integers(0, 256, (count, 4, 4, 1), dtype=np.uint8)
+    return image_sets.from_array(pixels, {"images": f"random {seed}"})
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    """A file of ours: of the statistics of 40 images."""
+    monkeypatch.setenv("DDPM_JAX_CACHE", str(tmp_path / "cache"))
+    quality.reference_from_images(extractor(), images(0), batch_size=20)
+    (file,) = tmp_path.glob("cache/references/*.npz")
+    return file
+
+
+def test_statistics_of_these_features_are_a_reference(file, capsys):
+    capsys.readouterr()
+    reference = quality.reference_from_statistics(file, extractor())
+    assert (reference.metadata["count"], reference.pool) == (40, None)
+    assert "Warning" not in capsys.readouterr().out
+
+
+def test_statistics_of_other_features_are_refused(file):
+    message = "is of the features of brightness of scale 1.0, not brightness of scale 2.0: give the images"
+    with pytest.raises(ValueError, match=message):
+        quality.reference_from_statistics(file, extractor(2.0))
+
+
+def test_statistics_that_do_not_say_what_they_are_of_come_with_a_warning(tmp_path, capsys):
+    moments.save(tmp_path / "theirs.npz", moments.Statistics(np.zeros(2), np.eye(2)))
+    assert quality.reference_from_statistics(tmp_path / "theirs.npz", extractor()).metadata["count"] is None
+    said = capsys.readouterr().out
+    assert said.count("Warning") == 1
+    assert "theirs.npz does not say whose features it is of; only those of brightness can be compared." in said
+    assert "pytorch-fid's are others" in said
+
+
+def test_a_kernel_distance_of_whole_sets_comes_without_an_error(file):
+    space = quality.FeatureSpace(extractor(), quality.reference_from_images(extractor(), images(0), batch_size=20))
+    (score,) = quality.score_samples(["kid"], space, images(1), folder=None, batch_size=20)
+    assert score.error is None
+    assert "±" not in str(score)

@@ -1,0 +1,142 @@
+"""Samples on disk: whose they are decides what is there already and what is continued. The network is a stand-in."""
+
+import os
+import signal
+import zipfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ddpm_jax.runs import sample_files, trained_model
+from ddpm_jax.runs.experiment import make_experiment
+from ddpm_jax.runs.trained_model import TrainedModel
+from ddpm_jax.runtime.signals import Stopped
+
+
+@pytest.fixture
+def make(tiny_config, tmp_path):
+    """`make("A", 0.1)` -> the model of run A, all of whose weights are 0.1."""
+    experiment = make_experiment(tiny_config)
+
+    def make(name, value):
+        params = jax.tree.map(lambda leaf: jnp.full(leaf.shape, value, leaf.dtype), experiment.abstract_params())
+        return TrainedModel(experiment, params, 12, trained_model.average_name(tiny_config), tmp_path / name)
+
+    return make
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The batches that were drawn, by their size; at the number `stop_at` of them a signal comes."""
+    batches = []
+    asked = {"batches": batches, "stop_at": None}
+
+    def mapped_sample(_):
+        def sample(params, keys):
+            batches.append(len(keys))
+            if len(batches) == asked["stop_at"]:
+                os.kill(os.getpid(), signal.SIGTERM)
+            brightness = jax.tree.leaves(params)[0].ravel()[0] * 255
+            return np.full((len(keys), 8, 8, 1), brightness, np.uint8)
+
+        return sample
+
+    monkeypatch.setattr(sample_files, "mapped_sample", mapped_sample)
+    return asked
+
+
+def draw(model, path, *, seed=0, num_samples=6):
+    sample_files.draw(model, path, num_samples=num_samples, batch_size=2, seed=seed)
+    return sample_files.read(path)
+
+
+def begin(model, path, asked):
+    """One batch, and a stop."""
+    asked["stop_at"] = len(asked["batches"]) + 1
+    with pytest.raises(Stopped, match="Stopped after 2 of 6"):
+        draw(model, path)
+
+
+def test_a_model_s_fingerprint_is_of_its_weights(make):
+    assert make("A", 0.1).fingerprint == make("B", 0.1).fingerprint
+    assert len({make("A", value).fingerprint for value in (0.1, 0.1000001, 0.2)}) == 3
+
+
+def test_what_one_run_began_is_not_continued_by_another(make, asked, tmp_path):
+    a, b, path = make("A", 0.1), make("B", 0.2), tmp_path / "T" / "x.npz"
+    begin(a, path, asked)
+    with pytest.raises(ValueError, match="holds what another command has not finished, with settings"):
+        draw(b, path)
+    assert {*draw(a, path).ravel()} == {25}
+    assert len(asked["batches"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "other", "name"),
+    [(0.1, {"seed": 1}, "seed"), (0.1, {"num_samples": 5}, "shape"), (0.2, {}, "weights_sha256")],
+)
+def test_samples_that_are_others_are_not_there_already(make, asked, tmp_path, capsys, value, other, name):
+    path = tmp_path / "x.npz"
+    drawn = draw(make("A", 0.1), path)
+    with pytest.raises(ValueError, match=rf"x.npz holds other samples, of {name} .+, not {name} .+: choose another"):
+        draw(make("B", value), path, **other)
+    np.testing.assert_array_equal(draw(make("A", 0.1), path), drawn)
+    assert f"These samples are there already: {path}" in capsys.readouterr().out
+    assert len(asked["batches"]) == 3
+
+
+def test_a_file_that_does_not_say_whose_it_is_is_taken_by_its_name(make, asked, tmp_path):
+    for name, pixels in (("older", np.zeros((6, 8, 8, 1), np.uint8)), ("foreign", np.ones((6, 8, 8, 1), np.uint8))):
+        np.savez(tmp_path / f"{name}.npz", pixels)
+    with zipfile.ZipFile(tmp_path / "foreign.npz", "a") as archive:
+        archive.comment = b"made by somebody else"
+    assert draw(make("A", 0.1), tmp_path / "older.npz").max() == 0
+    assert draw(make("A", 0.1), tmp_path / "foreign.npz").max() == 1
+    assert not asked["batches"]
+
+
+def test_what_was_begun_before_fingerprints_is_continued_in_the_run_s_own_folder_alone(
+    make, asked, tmp_path, monkeypatch
+):
+    model, own, shared = make("A", 0.1), tmp_path / "A" / "samples" / "x.npz", tmp_path / "T" / "x.npz"
+    usual = sample_files.SampleSpec.settings
+    with monkeypatch.context() as before:
+        before.setattr(sample_files.SampleSpec, "settings", lambda spec: trained_model.unsigned(usual(spec)))
+        begin(model, own, asked)
+        begin(model, shared, asked)
+    drawn = len(asked["batches"])
+    assert {*draw(model, own).ravel()} == {25}
+    assert len(asked["batches"]) == drawn + 2
+    with pytest.raises(ValueError, match="has not finished"):
+        draw(model, shared)
+
+
+def test_published_evaluators_see_one_array_alone(make, asked, tmp_path):
+    draw(make("A", 0.1), tmp_path / "x.npz")
+    with np.load(tmp_path / "x.npz", allow_pickle=False) as arrays:
+        assert arrays.files == ["arr_0"]
+    with zipfile.ZipFile(tmp_path / "x.npz") as archive:
+        assert archive.namelist() == ["arr_0.npy"]
+        assert b"weights_sha256" in archive.comment
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.npz", "x.png"]
+
+
+def test_the_generator_is_part_of_what_samples_are(make):
+    model = make("A", 0.1)
+    usual = sample_files.sample_spec(model, seed=0)
+    model.experiment.config.sample.prng_impl = "rbg"
+    rbg = sample_files.sample_spec(model, seed=0)
+    assert rbg.name == "step12_ema_seed0_rbg"
+    assert rbg.settings() == usual.settings() | {"prng_impl": "rbg"}
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_images_that_are_not_finite_are_refused(value):
+    draw = sample_files.map_images(lambda scale, x: scale * x)
+    x = np.ones((3, 2, 2, 1), np.float32)
+    assert draw(jnp.float32(-1.0), x).tolist() == np.zeros((3, 2, 2, 1)).tolist()
+    x[1, 0, 1] = value
+    with pytest.raises(FloatingPointError, match="1 of 3 images are not finite"):
+        draw(jnp.float32(1.0), x)
