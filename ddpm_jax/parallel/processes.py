@@ -82,8 +82,20 @@ def initialize(
         ) from error
     finally:
         watchdog.cancel()
-    # Gloo's first collective fails where the processes reach it more than 30 s apart: have it while all are here.
-    multihost_utils.sync_global_devices("ddpm_jax.initialize")
+    _meet()
+
+
+def _meet() -> None:
+    """Has each kind of collective once, while all processes are here.
+
+    Gloo, which serves CPUs, connects the devices of a collective when it is first run, and fails where processes reach
+    it more than 30 s apart: one may compile longer, or read slower. Once connected, they wait for each other.
+    """
+    multihost_utils.sync_global_devices(
+        "ddpm_jax.initialize"
+    )  # as `broadcast`: devices of the same place in each process
+    multihost_utils.process_allgather(np.int32(0))
+    jax.pmap(lambda x: jax.lax.psum(x, "all"), axis_name="all")(np.zeros(jax.local_device_count()))  # all devices
 
 
 def watch_peers(coordinator_address: str | None) -> PeerWatch | None:
