@@ -21,7 +21,6 @@ from ddpm_jax.evaluation.results import Score
 from ddpm_jax.runs.experiment import Experiment
 from ddpm_jax.runs.resumable import ResumableArray
 from ddpm_jax.runs.trained_model import WEIGHTS, TrainedModel, unsigned
-from ddpm_jax.runtime import foreign_files
 
 FAST_TIMESTEPS = 20
 _TENTHS = range(10, 0, -1)  # of the reverse steps: the rows of Table 4
@@ -241,4 +240,4 @@ def _summarize(rows: np.ndarray) -> dict[str, Any]:
 
 def read_tables(folder: Path) -> list[dict[str, Any]]:
     """Reads the tables of `measure_terms` that lie in a folder."""
-    return [foreign_files.read_json(path, "is no table of the bound") for path in sorted(folder.glob("bpd_step*.json"))]
+    return [results.read_json(path, "is no table of the bound") for path in sorted(folder.glob("bpd_step*.json"))]

@@ -3,10 +3,12 @@
 An entry: `metric`; `name`, for people; `value`; `error` and `error_name`, its uncertainty; `settings`, all that
 the value depends on; `made`, when and with which versions. Measured again, an entry replaces the one before.
 
-Which weights a number is of is said by their fingerprint: in the settings of an entry, beside those of a table.
+Which weights a number is of is said by their fingerprint: in the settings of an entry, beside those of a table. Entries
+and tables hold a checksum of themselves, as a digit that damage has changed is a digit still.
 """
 
 import datetime
+import hashlib
 import importlib.metadata
 import json
 import platform
@@ -21,6 +23,7 @@ from ddpm_jax.runtime import files, foreign_files
 
 FILE = "metrics.json"
 _FIELDS = {"metric", "name", "value", "settings"}
+_CHECKSUM = "sha256"
 _WRITTEN = ("metric", "name", "value", "error", "error_name")
 
 
@@ -62,7 +65,7 @@ def read(file: Path) -> list[dict[str, Any]]:
         entries = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(entries, list) or not all(entry.keys() >= _FIELDS for entry in entries):
             raise ValueError(f"its entries must have {', '.join(sorted(_FIELDS))}")
-    return entries
+        return [_checked(entry, repr(entry["name"])) for entry in entries]
 
 
 def find(file: Path, *, settings: dict[str, Any]) -> list[Score]:
@@ -87,6 +90,7 @@ def write(file: Path, scores: Sequence[Score], *, settings: dict[str, Any]) -> N
     entries = kept + [
         {field: getattr(score, field) for field in _WRITTEN} | {"settings": settings, "made": made} for score in scores
     ]
+    entries = [_with_checksum(entry) for entry in entries]
     file.parent.mkdir(parents=True, exist_ok=True)
     files.write_atomically(file, json.dumps(entries, indent=1) + "\n")
 
@@ -105,7 +109,7 @@ def read_table(file: Path, settings: dict[str, Any], *, weights: str, or_unsigne
     """
     if not file.is_file():
         return None
-    table = foreign_files.read_json(file, "is no table")
+    table = read_json(file, "is no table")
     theirs = table.get(WEIGHTS)
     if theirs != weights and not (theirs is None and or_unsigned):
         whose = "does not say of which weights it is" if theirs is None else f"is of the weights {theirs}"
@@ -116,5 +120,28 @@ def read_table(file: Path, settings: dict[str, Any], *, weights: str, or_unsigne
 def write_table(file: Path, settings: dict[str, Any], *, weights: str, **table: Any) -> dict[str, Any]:
     """Writes a table that `read_table` finds, and returns it."""
     table = {"settings": unsigned(settings), WEIGHTS: weights, **table}
-    files.write_atomically(file, json.dumps(table, indent=1) + "\n")
+    files.write_atomically(file, json.dumps(_with_checksum(table), indent=1) + "\n")
     return table
+
+
+def read_json(file: Path, refusal: str) -> dict[str, Any]:
+    """Reads a table, whatever it is of; one that is older than checksums is taken as it is.
+
+    Raises:
+        ValueError: with `refusal`, as `foreign_files.reading`, if it is damaged.
+        OSError: if it cannot be read.
+    """
+    with foreign_files.reading(file, refusal):
+        return _checked(json.loads(file.read_text(encoding="utf-8")), "it")
+
+
+def _with_checksum(values: dict[str, Any]) -> dict[str, Any]:
+    return values | {_CHECKSUM: hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]}
+
+
+def _checked(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """Returns values without their checksum; raises a ValueError where it is another."""
+    unchecked = {key: value for key, value in values.items() if key != _CHECKSUM}
+    if _CHECKSUM in values and values != _with_checksum(unchecked):
+        raise ValueError(f"{name} is not as it was written")
+    return unchecked

@@ -1,6 +1,7 @@
 """Long work on many rows, batch by batch into a file, that continues where a signal or a kill stopped it."""
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -21,6 +22,8 @@ from ddpm_jax.runtime.signals import Stopped, StopRequest
 class ResumableArray:
     """An array [N, ...] that is filled batch by batch, in `<path>.partial.npy`; `<path>.partial.json` says how far.
 
+    It also holds a checksum of the rows that are done, so that damage is noticed before they are continued.
+
     Every process makes one and calls the same methods. Process 0 alone holds the rows and the files, and keeps other
     commands away from them until they are removed, or it ends.
 
@@ -37,7 +40,7 @@ class ResumableArray:
         settings: those given, and the shape.
 
     Raises:
-        ValueError: if the rows there were begun with other settings, or another command is filling them.
+        ValueError: if the rows there were begun with other settings or are damaged, or another command is filling them.
         OSError: if the disk has no room for them.
     """
 
@@ -55,6 +58,7 @@ class ResumableArray:
         self.settings = settings | {"shape": list(shape)}
         self._or_unsigned = or_unsigned
         self._num_rows = shape[0]
+        self._checksum = hashlib.sha256()  # of the rows that are done
         self._lock = contextlib.ExitStack()
         self.array: np.ndarray | None = None
         self._done = parallel.agree(lambda: self._open(shape, dtype))
@@ -75,12 +79,18 @@ class ResumableArray:
         if self._state.is_file() and self.file.is_file():
             with foreign_files.reading(self._state, f"does not say how much of {self.file.name} is done: delete both"):
                 state = json.loads(self._state.read_text())
-                begun_with, done = state["settings"], state["done"]
+                begun_with, done, checksum = state["settings"], state["done"], state.get("rows_sha256")
+                if type(done) is not int or not 0 < done <= self._num_rows:
+                    raise ValueError(f"{done} of {self._num_rows}")
             if not are_same(begun_with, self.settings, or_unsigned=self._or_unsigned):
                 raise ValueError(
                     f"{self.file} holds what another command has not finished, with settings {begun_with}. "
                     "Finish that, delete it, or choose another path."
                 )
+            with foreign_files.reading(self.file, "is damaged: delete it"):
+                self._check_rows(done, checksum, shape=shape, dtype=dtype)
+        else:
+            self._state.unlink(missing_ok=True)  # it says nothing of the rows that come now
         try:
             self.array = _map(self.file, fresh=not done, shape=shape, dtype=dtype)
         except OSError:
@@ -88,6 +98,19 @@ class ResumableArray:
                 self.remove()
             raise
         return done
+
+    def _check_rows(self, done: int, checksum: str | None, *, shape: tuple[int, ...], dtype: type) -> None:
+        """Refuses rows that are not those that were written; where it was not noted what those were, all are taken.
+
+        Raises:
+            ValueError: for them.
+        """
+        array = np.load(self.file, mmap_mode="r", allow_pickle=False)
+        if (array.shape, array.dtype) != (shape, dtype):
+            raise ValueError(f"it holds {array.dtype} {list(array.shape)}")
+        self._checksum.update(array[:done])
+        if checksum not in (None, self._checksum.hexdigest()):
+            raise ValueError(f"its first {done} rows are not as they were written")
 
     @property
     def _lock_file(self) -> Path:
@@ -129,10 +152,12 @@ class ResumableArray:
     def _write(self, rows: np.ndarray) -> None:
         if self.array is None:
             return
-        self.array[self._done : self._done + len(rows)] = rows
+        done = slice(self._done, self._done + len(rows))
+        self.array[done] = rows
         if self.file is not None:
             self.array.flush()
-            state = {"done": self._done + len(rows), "settings": self.settings}
+            self._checksum.update(self.array[done])
+            state = {"done": done.stop, "rows_sha256": self._checksum.hexdigest(), "settings": self.settings}
             files.write_atomically(self._state, json.dumps(state) + "\n")
 
     def remove(self) -> None:

@@ -4,7 +4,6 @@ A `SampleSpec` says what a set of samples depends on. It names the file, is writ
 continued, and is written beside scores.
 """
 
-import contextlib
 import dataclasses
 import functools
 import json
@@ -134,7 +133,7 @@ def draw(model: TrainedModel, path: Path, *, num_samples: int, batch_size: int, 
     Every process calls it alike; process 0 alone touches files.
 
     Raises:
-        ValueError: if what is there, finished or not, was begun with other settings, or is being drawn.
+        ValueError: if what is there, finished or not, was begun with other settings, is damaged, or is being drawn.
         OSError: if the disk has no room for them.
         signals.Stopped: if a signal requested it.
     """
@@ -154,17 +153,23 @@ def _are_there(path: Path, settings: dict[str, Any]) -> bool:
     """Tells whether a file of samples is there; of one that does not say what it holds its name must do.
 
     Raises:
-        ValueError: if it says that it holds others.
+        ValueError: if it is damaged, or says that it holds others.
     """
-    comment = b""
-    with contextlib.suppress(FileNotFoundError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
-        comment = archive.comment
-    if comment.startswith(_SIGNATURE):
-        theirs = json.loads(comment.removeprefix(_SIGNATURE))
-        if other := [name for name in {**settings, **theirs} if theirs.get(name) != settings.get(name)]:
-            there, asked = (", ".join(f"{name} {values.get(name)}" for name in other) for values in (theirs, settings))
-            raise ValueError(f"{path} holds other samples, of {there}, not {asked}: choose another path, or delete it.")
-    return path.is_file()
+    if not path.is_file():
+        return False
+    theirs = settings
+    with (
+        foreign_files.reading(path, "is damaged: delete it, or choose another path"),
+        zipfile.ZipFile(path) as archive,
+    ):
+        if archive.comment.startswith(_SIGNATURE):
+            theirs = dict(json.loads(archive.comment.removeprefix(_SIGNATURE)))
+        if damaged := archive.testzip():
+            raise ValueError(f"{damaged} is not as it was written")
+    if other := [name for name in {**settings, **theirs} if theirs.get(name) != settings.get(name)]:
+        there, asked = (", ".join(f"{name} {values.get(name)}" for name in other) for values in (theirs, settings))
+        raise ValueError(f"{path} holds other samples, of {there}, not {asked}: choose another path, or delete it.")
+    return True
 
 
 def _publish(samples: ResumableArray, path: Path) -> None:

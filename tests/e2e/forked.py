@@ -61,6 +61,8 @@ class Forks:
     def start(self, script: str, *arguments: object, log: Path) -> Command:
         """Starts a command whose output goes to `<log>.out` and `<log>.err`."""
         stdout, stderr = (log.with_name(f"{log.name}.{end}") for end in ("out", "err"))
+        for path in (stdout, stderr):
+            path.touch()
         pid = self.ask(argv=[str(ROOT / script), *map(str, arguments)], files=[str(stdout), str(stderr)])
         return Command(self, pid, stdout, stderr)
 
@@ -84,7 +86,7 @@ def _serve() -> list[str]:
             if not answer:
                 os.close(answers.fileno())
                 for number, path in enumerate([os.devnull, *request["files"]]):
-                    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC * bool(number) | os.O_APPEND)
+                    descriptor = os.open(path, os.O_RDWR | os.O_APPEND)
                     os.dup2(descriptor, number)
                     os.close(descriptor)
                 return request["argv"]

@@ -237,6 +237,7 @@ class AnyOrder(RuleBasedStateMachine):
             self.check_checkpoints(good, may_delete=True)
             self.check_rows()
 
+    @precondition(lambda self: self.folder.exists())
     @rule(seed=st.integers(0, 1), disturbance=_DISTURBANCES)
     def sample(self, seed, disturbance):
         with self.checking():
@@ -249,6 +250,7 @@ class AnyOrder(RuleBasedStateMachine):
             self.check_checkpoints(good)
             self.check_samples()
 
+    @precondition(lambda self: self.folder.exists())
     @rule(metrics=st.sampled_from(_METRICS), disturbance=_DISTURBANCES)
     def evaluate(self, metrics, disturbance):
         with self.checking():

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from ddpm_jax.evaluation import results
+from ddpm_jax.evaluation import bits_per_dim, results
 from ddpm_jax.evaluation.results import Score
 
 
@@ -60,3 +60,31 @@ def test_a_table_that_is_older_than_fingerprints_is_read_where_it_must_be_the_mo
     assert results.read_table(file, SETTINGS, weights="a" * 16, or_unsigned=True)["total"] == 3.7
     with pytest.raises(ValueError, match="does not say of which weights it is, and these are aaaaaaaaaaaaaaaa"):
         results.read_table(file, SETTINGS, weights="a" * 16, or_unsigned=False)
+
+
+@pytest.mark.parametrize(("before", "after"), [("3.25", "3.35"), ('"step": 1', '"step": 3'), ("FID@10", "FID@90")])
+def test_scores_that_damage_has_changed_are_no_scores(tmp_path, before, after):
+    file = tmp_path / "metrics.json"
+    results.write(file, [Score("fid", "FID@10", 3.25)], settings={"step": 1})
+    file.write_text(file.read_text().replace(before, after))
+    with pytest.raises(ValueError, match="metrics.json' is no list of scores .'FID@.0' is not as it was written"):
+        results.read(file)
+
+
+def test_scores_of_before_there_were_checksums_are_read(tmp_path):
+    file = tmp_path / "metrics.json"
+    file.write_text('[{"metric": "fid", "name": "FID@10", "value": 3.0, "settings": {"step": 1}}]')
+    assert results.read(file)[0]["value"] == 3.0
+    results.write(file, [Score("is", "IS@10", 9.0)], settings={"step": 1})
+    assert [entry["value"] for entry in results.read(file)] == [3.0, 9.0]
+
+
+@pytest.mark.parametrize(("before", "after"), [("3.25", "3.35"), ('"step": 1', '"step": 3')])
+def test_a_table_that_damage_has_changed_is_no_table(tmp_path, before, after):
+    file = tmp_path / "bpd_step1.json"
+    results.write_table(file, SETTINGS, weights="a" * 16, total=3.25)
+    file.write_text(file.read_text().replace(before, after))
+    with pytest.raises(ValueError, match="bpd_step1.json' is no table .it is not as it was written"):
+        results.read_table(file, SETTINGS, weights="a" * 16, or_unsigned=True)
+    with pytest.raises(ValueError, match="it is not as it was written"):
+        bits_per_dim.read_tables(tmp_path)

@@ -100,6 +100,54 @@ def test_rows_that_are_older_than_fingerprints_are_continued_where_they_must_be_
     assert computed == [2, 3, 4, 5, 6]
 
 
+def flip(path, at):
+    spoiled = bytearray(path.read_bytes())
+    spoiled[at] ^= 1
+    path.write_bytes(spoiled)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda rows, _: flip(rows, -7 * 16 + 20), "is damaged: delete it .its first 2 rows are not as they were"),
+        (lambda rows, _: flip(rows, rows.read_bytes().index(b"7")), "is damaged: delete it .it holds"),  # of the shape
+        (lambda rows, _: os.truncate(rows, 140), "is damaged: delete it"),
+        (lambda rows, _: rows.write_bytes(b""), "is damaged: delete it .it is empty"),
+        (lambda rows, _: rows.write_bytes(b"garbage" * 40), "is damaged: delete it"),
+        (lambda _, state: state.write_text(state.read_text().replace('"done": 2', '"done": 3')), "its first 3 rows"),
+        (lambda _, state: state.write_text(state.read_text().replace('"done": 2', '"done": 9')), "9 of 7"),
+        (lambda _, state: state.write_bytes(b""), "does not say how much of table.partial.npy is done: delete both"),
+    ],
+)
+def test_rows_that_are_damaged_are_not_continued(tmp_path, damage, message):
+    begin(tmp_path)
+    files = [tmp_path / "table.partial.npy", tmp_path / "table.partial.json"]
+    damage(*files)
+    before = [file.read_bytes() for file in files]
+    with pytest.raises(ValueError, match=message):
+        rows(tmp_path)
+    assert [file.read_bytes() for file in files] == before
+
+
+def test_what_was_begun_before_rows_had_a_checksum_is_continued(tmp_path):
+    begin(tmp_path)
+    state = tmp_path / "table.partial.json"
+    state.write_text('{"done": 2, "settings": {"shape": [7, 2]}}')
+    again = rows(tmp_path)
+    again.fill(ones, batch_size=5)
+    np.testing.assert_array_equal(again.array, np.ones((7, 2)))
+    np.testing.assert_array_equal(rows(tmp_path).array, np.ones((7, 2)))  # by its checksum
+
+
+def test_a_count_that_outlived_its_rows_says_nothing_of_new_ones(tmp_path):
+    begin(tmp_path)
+    (tmp_path / "table.partial.npy").unlink()
+    rows(tmp_path)  # and a kill before its first batch
+    computed = []
+    rows(tmp_path).fill(lambda numbers: computed.extend(numbers) or ones(numbers), batch_size=7)
+    assert computed == list(range(7))
+
+
 def test_a_second_command_is_kept_away_while_the_first_fills_and_publishes(tmp_path):
     with (tmp_path / "table.partial.lock").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)

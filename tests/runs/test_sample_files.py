@@ -97,6 +97,26 @@ def test_a_file_that_does_not_say_whose_it_is_is_taken_by_its_name(make, asked, 
     assert not asked["batches"]
 
 
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (lambda data: data[:200] + bytes([data[200] ^ 4]) + data[201:], "arr_0.npy is not as it was written"),
+        (lambda data: data[:300], "File is not a zip file"),
+        (lambda _: b"", "it is empty"),
+        (lambda data: data[:-4] + b"\xff\xfe\xfd\xfc", "can't decode"),  # of what it says that it holds
+        (lambda data: data[:-4], "Expecting value"),
+    ],
+)
+def test_samples_that_are_damaged_are_not_there_already(make, asked, tmp_path, damage, problem):
+    path = tmp_path / "x.npz"
+    draw(make("A", 0.1), path)
+    path.write_bytes(damage(path.read_bytes()))
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=f"x.npz' is damaged: delete it, or choose another path .*{problem}"):
+        draw(make("A", 0.1), path)
+    assert path.read_bytes() == before
+
+
 def test_what_was_begun_before_fingerprints_is_continued_in_the_run_s_own_folder_alone(
     make, asked, tmp_path, monkeypatch
 ):
