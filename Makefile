@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-wheel bench lint format clean
+.PHONY: help demo test test-slow test-order test-wheel bench lint format clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,6 +16,7 @@ help:
 	@echo 'make demo       train on handwritten digits and draw 100 of them: a few minutes on 2 cores'
 	@echo 'make test       the tests, but for the slow ones'
 	@echo 'make test-slow  the slow ones, some beside PyTorch, which it installs'
+	@echo 'make test-order SEQUENCES=100 of commands, kills and damage in any order: about an hour on 2 idle cores'
 	@echo 'make test-wheel installs the wheel in a clean environment, and runs every command'
 	@echo 'make bench      how fast it is beside PyTorch, which it installs: most of an hour on 2 idle cores'
 	@echo 'make lint       what CI checks of the style; make format mends most of it'
@@ -34,6 +35,10 @@ test: $(INSTALLED)
 
 test-slow: $(PARITY)
 	$(BIN)/python -m pytest -q -m slow
+
+test-order: export DDPM_JAX_SEQUENCES = $(or $(SEQUENCES),100)
+test-order: $(INSTALLED)
+	$(BIN)/python -m pytest -q -n 0 -s tests/e2e/test_any_order.py
 
 test-wheel: $(INSTALLED)
 	PYTHON=$(abspath $(BIN)/python) sh tests/wheel.sh

@@ -46,7 +46,7 @@ _METRICS = ("bpd", "bpd_fast", "bpd,fd_classifier")
 _FREE = (
     "train.num_steps=8", f"train.num_steps={_LONGEST}", "train.checkpoint_every=2", "train.checkpoint_every=5",
     "train.keep=1", "train.keep=2", "train.steps_per_dispatch=3", "train.sample_every=5", "sample.seed=1",
-    "train.on_failed_save='stop'",
+    "train.on_failed_save=stop",
 )  # fmt: skip
 _FORBIDDEN = (
     (*_TRAIN, "--config.optim.lr=0.5"), (*_TRAIN, "--config.train.seed=4"), (*_TRAIN, "--config.model.ch=64"),
@@ -205,6 +205,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.damage_done = {}  # path -> bytes before, bytes after or None
         self.may_refuse = False
         self.keep = 3
+        self.was_forbidden = False  # of the last command: one after another would tell nothing more
         self.commands.counts[f"sequences with {processes}"] += 1
         self.sound = True
 
@@ -269,7 +270,7 @@ class AnyOrder(RuleBasedStateMachine):
             self.check_checkpoints(good)
             self.check_samples()
 
-    @precondition(lambda self: (self.folder / "config.json").is_file())
+    @precondition(lambda self: not self.was_forbidden and (self.folder / "config.json").is_file())
     @rule(command=st.sampled_from(_FORBIDDEN))
     def forbidden(self, command):
         with self.checking():
@@ -342,6 +343,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     def execute(self, disturbance, script, *arguments, refused=False):
         """Runs a command; returns the exit codes, and what process 0 printed."""
+        self.was_forbidden = refused
         counts, untrained = self.commands.counts, not self.good_checkpoints()
         started = self.commands.start(self.processes, script, *arguments, f"--workdir={self.folder}")
         number, victims, (lines, milliseconds) = disturbance or (None, [], (0, 0))
