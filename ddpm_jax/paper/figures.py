@@ -93,18 +93,29 @@ def progressive(model: TrainedModel, path: Path, **settings: int) -> None:
     timesteps = evenly_spaced(model.experiment.process.num_timesteps, _FRAMES)
     params = parallel.replicate(model.params)
     table = generation.progressive(model.experiment, params, timesteps=timesteps, **settings)  # [N, K, H, W, C]
-    _save_table(path, table[:, sorted(set(np.linspace(0, len(timesteps) - 1, _STRIP_COLUMNS).round().astype(int)))])
+    num_steps = [t + 1 for t in timesteps]  # the paper's t
+    title = sample_files.title(model, "x_0 predicted from x_t", seed=settings["seed"])
+    shown = sorted(set(np.linspace(0, len(timesteps) - 1, _STRIP_COLUMNS).round().astype(int)))
+    _save_table(
+        path, table[:, shown], title=title, corner="t", above=[str(num_steps[k]) for k in shown],
+        left=[str(i) for i in range(len(table))],
+    )  # fmt: skip
     animation = path.with_suffix(".webp")
-    frames = np.stack([images.grid(table[:, k]) for k in range(len(timesteps))])
-    parallel.agree(lambda: images.save_animation(animation, frames))
+    frames = [images.labelled_grid(table[:, k], title=f"{title}\nt = {steps}") for k, steps in enumerate(num_steps)]
+    parallel.agree(lambda: images.save_animation(animation, np.stack(frames)))
     print(f"Animation: {animation}")
 
 
 def shared_latents(model: TrainedModel, path: Path, **settings: int) -> None:
     """Draws Figure 7."""
     num_steps = generation.fractions_of(model.experiment.process.num_timesteps, (1.0, 0.75, 0.5, 0.25))
-    params = parallel.replicate(model.params)
-    _save_table(path, generation.shared_latents(model.experiment, params, num_steps=num_steps, **settings))
+    table = generation.shared_latents(
+        model.experiment, parallel.replicate(model.params), num_steps=num_steps, **settings
+    )
+    _save_table(
+        path, table, title=sample_files.title(model, "Images that share x_t", seed=settings["seed"]),
+        above=["x_t", *["x_0"] * (table.shape[1] - 1)], left=[f"t = {steps}" for steps in num_steps],
+    )  # fmt: skip
 
 
 def interpolations(
@@ -123,9 +134,19 @@ def interpolations(
     pairs = training_images.read(indices).reshape(-1, 2, *experiment.image_shape)
     draw_pairs = functools.partial(generation.interpolations, experiment, params, seed=seed, **settings)
     num_timesteps = experiment.process.num_timesteps
-    _save_table(path, draw_pairs(pairs=pairs, num_steps=generation.fractions_of(num_timesteps, (0.5,))))
+    columns = dict(corner="lambda", above=["source", *(f"{weight:g}" for weight in generation.WEIGHTS), "source"])
+    names = [f"{a}, {b}" for a, b in indices.reshape(-1, 2)]
+    half = generation.fractions_of(num_timesteps, (0.5,))
+    what = f"Between two training images at t = {half[0]}"
+    table = draw_pairs(pairs=pairs, num_steps=half)
+    _save_table(path, table, title=sample_files.title(model, what, seed=seed), left=names, **columns)
     eighths = generation.fractions_of(num_timesteps, np.arange(9) / 8)
-    _save_table(path.with_stem(f"{path.stem}_coarse_to_fine"), draw_pairs(pairs=pairs[:1], num_steps=eighths))
+    what = f"Between training images {indices[0]} and {indices[1]}"
+    table = draw_pairs(pairs=pairs[:1], num_steps=eighths)
+    _save_table(
+        path.with_stem(f"{path.stem}_coarse_to_fine"), table, title=sample_files.title(model, what, seed=seed),
+        left=[f"t = {steps}" for steps in eighths], **columns,
+    )  # fmt: skip
 
 
 def nearest_neighbours(
@@ -150,7 +171,13 @@ def nearest_neighbours(
     ratios = neighbours.copy_ratios(distances)
     rows = np.argsort(ratios, kind="stable")[:_NEIGHBOUR_ROWS]
     shown = training_images.read(indices[rows].ravel()).reshape(*indices[rows].shape, *experiment.image_shape)
-    _save_table(path, np.concatenate([pixels[rows, None], shown], axis=1))
+    what = "Samples and their nearest training images" + (f" by the central {crop} x {crop}" if crop else "")
+    _save_table(
+        path, np.concatenate([pixels[rows, None], shown], axis=1), title=sample_files.title(model, what, seed=seed),
+        above=["sample", "nearest", *(["2nd", "3rd"] + [f"{k}th" for k in range(4, 10)])[: shown.shape[1] - 1]],
+        left=[str(i) for i in rows],
+        below=[["mirrored" if sides[i] else "", *(f"{distance:.1f}" for distance in distances[i])] for i in rows],
+    )  # fmt: skip
     parallel.agree(lambda: np.savez(path.with_suffix(".npz"), distances=distances, indices=indices))
     copies = int((ratios < neighbours.COPY_RATIO).sum())
     print(
@@ -187,8 +214,9 @@ def draw_predictions(score: Score) -> Path:
     return path
 
 
-def _save_table(path: Path, table: np.ndarray) -> None:
-    """Writes a table of images [rows, columns, H, W, C] uint8 as one picture."""
-    picture = images.grid(table.reshape(-1, *table.shape[2:]), columns=table.shape[1])
+def _save_table(path: Path, table: np.ndarray, **labels: Any) -> None:
+    """Writes a table of images [rows, columns, H, W, C] uint8 as one picture, labelled as by `images.labelled_grid`."""
+    rows, columns = table.shape[:2]
+    picture = images.labelled_grid(table.reshape(-1, *table.shape[2:]), columns=columns, **labels)
     parallel.agree(lambda: images.save_png(path, picture))
-    print(f"{table.shape[0]} rows of {table.shape[1]} images: {path}")
+    print(f"{rows} rows of {columns} images: {path}")

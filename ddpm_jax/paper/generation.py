@@ -20,7 +20,7 @@ from ddpm_jax.runs.experiment import Experiment
 from ddpm_jax.runs.sample_files import map_images
 from ddpm_jax.runtime.signals import StopRequest
 
-_WEIGHTS = np.arange(11) / 10  # lambda: both reconstructions, and 0.1 to 0.9 between them
+WEIGHTS = np.arange(11) / 10  # lambda: both reconstructions, and 0.1 to 0.9 between them
 
 
 def fractions_of(num_timesteps: int, fractions: Sequence[float]) -> list[int]:
@@ -102,11 +102,11 @@ def interpolations(
             weight=weight, num_steps=steps, keys=keys, clip=experiment.config.sample.clip,
         )  # fmt: skip
 
-    n, columns = len(pairs), len(_WEIGHTS)
+    n, columns = len(pairs), len(WEIGHTS)
     pair = np.repeat(np.arange(n), columns)  # [n * columns]
     keys = experiment.image_keys(seed, pair)
     encoding_keys = experiment.image_keys(seed, np.arange(2 * n)).reshape(n, 2)[pair]
-    arrays = pairs[pair], keys, encoding_keys, np.tile(_WEIGHTS.astype(np.float32), n)
+    arrays = pairs[pair], keys, encoding_keys, np.tile(WEIGHTS.astype(np.float32), n)
     run, rows = map_images(draw), []
     with _bar(len(num_steps) * len(pair)) as bar:
         for steps in num_steps:

@@ -84,6 +84,12 @@ def default_path(folder: Path, spec: SampleSpec, *, num_samples: int) -> Path:
     return folder / workdir.SAMPLES / f"{spec.name}_{num_samples}.npz"
 
 
+def title(model: TrainedModel, what: str, *, seed: int) -> str:
+    """Returns the title of a picture: what it shows, and which model drew it."""
+    run = model.workdir.resolve().name if model.workdir else model.experiment.config.data.name
+    return f"{what}: {run}, step {model.step}, {model.short_weights} weights, seed {seed}"
+
+
 def map_images(draw: Callable) -> Callable[..., np.ndarray]:
     """Maps `draw(shared, *arrays [B, ...]) -> images [B, ...] in [-1, 1]` over all devices; see `parallel.map_batches`.
 
@@ -145,7 +151,7 @@ def draw(model: TrainedModel, path: Path, *, num_samples: int, batch_size: int, 
     samples = ResumableArray(path, settings=settings, shape=shape, dtype=np.uint8, or_unsigned=model.owns(path))
     params, sample = parallel.replicate(model.params), mapped_sample(model.experiment)
     samples.fill(lambda indices: sample(params, model.experiment.image_keys(seed, indices)), batch_size=batch_size)
-    parallel.agree(lambda: _publish(samples, path))
+    parallel.agree(lambda: _publish(samples, path, title=title(model, "Samples", seed=seed)))
     print(f"Images: {path}\nGrid of the first {min(_GRID_IMAGES, num_samples)}: {path.with_suffix('.png')}")
 
 
@@ -172,9 +178,9 @@ def _are_there(path: Path, settings: dict[str, Any]) -> bool:
     return True
 
 
-def _publish(samples: ResumableArray, path: Path) -> None:
+def _publish(samples: ResumableArray, path: Path, *, title: str) -> None:
     """Writes the .npz and the grid of a whole set, and removes what it was filled in."""
-    images.save_png(path.with_suffix(".png"), images.grid(samples.array[:_GRID_IMAGES]))
+    images.save_png(path.with_suffix(".png"), images.labelled_grid(samples.array[:_GRID_IMAGES], title=title))
     with files.atomically(path) as unfinished, zipfile.ZipFile(unfinished, "w") as archive:
         archive.write(samples.file, "arr_0.npy")  # as np.savez writes it, but never in memory
         archive.comment = _SIGNATURE + json.dumps(samples.settings).encode()

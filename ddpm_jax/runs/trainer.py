@@ -271,7 +271,9 @@ def _periodic_events(
             experiment, state.ema_params, num_samples=grid.num_samples, batch_size=grid.batch_size, seed=grid.seed
         )
         path = directory / workdir.SAMPLES / f"step_{step:08d}.png"
-        parallel.agree(lambda: images.save_png(path, images.grid(pixels)))
+        model = TrainedModel(experiment, state.ema_params, step, average_name(experiment.config), directory)
+        title = sample_files.title(model, "Samples", seed=grid.seed)
+        parallel.agree(lambda: images.save_png(path, images.labelled_grid(pixels, title=title)))
         print(f"Samples of step {step}: {path}")
 
     if not settings.eval_every:

@@ -13,15 +13,28 @@ from ddpm_jax import data, images, load, sampling
 SIDE = 8  # of a digit
 
 
-def table(path):
-    """The images of a picture, [rows, columns, 8, 8]: the inverse of `images.grid`."""
+STEPS = (10, 9, 8, 6, 5, 4, 2, 1, 0)  # eighths of ten
+SETTINGS = "step 12, ema weights, seed 0"  # at the end of the titles
+LAMBDAS = dict(corner="lambda", above=["source", *(f"{i / 10:g}" for i in range(11)), "source"])
+
+
+def table(path, **labels):
+    """The images of a picture with these labels, [rows, columns, 8, 8]: the inverse of `images.labelled_grid`."""
     with Image.open(path) as picture:
         pixels = np.asarray(picture)
-    scale = next(scale for scale in range(1, 99) if (pixels.shape[1] // scale - 1) % (SIDE + 1) == 0 and
-                 np.array_equal(pixels[::scale, ::scale].repeat(scale, 0).repeat(scale, 1), pixels))  # fmt: skip
-    small = pixels[::scale, ::scale][1:, 1:]
-    rows, columns = small.shape[0] // (SIDE + 1), small.shape[1] // (SIDE + 1)
-    return small.reshape(rows, SIDE + 1, columns, SIDE + 1).swapaxes(1, 2)[:, :, :SIDE, :SIDE]
+    rows, columns = len(labels["left"]), len(labels["above"])
+    black, white = (
+        images.labelled_grid(np.full((rows * columns, SIDE, SIDE, 1), value, np.uint8), columns=columns, **labels)
+        for value in (0, 255)
+    )
+    shown = (black != white)[..., 0]
+    assert pixels.shape == shown.shape
+    np.testing.assert_array_equal(pixels[~shown], white[~shown, 0])
+    scale = round(np.sqrt(shown.sum() / (rows * columns * SIDE**2)))
+    large = pixels[shown].reshape(rows, SIDE, scale, columns, SIDE, scale)
+    small = large[:, :, :1, :, :, :1]
+    np.testing.assert_array_equal(large, small.repeat(scale, 2).repeat(scale, 5))
+    return small[:, :, 0, :, :, 0].swapaxes(1, 2)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +73,8 @@ def assert_same(shown, expected):
 @pytest.mark.parametrize("devices", [1, 2])
 def test_progressive_writes_a_strip_and_an_animation(figure, own, devices):
     path, _ = figure("progressive", "--num_samples=3", "--batch_size=2", devices=devices)
-    strip = table(path)
+    above, left = [str(t) for t in range(10, 0, -1)], ["0", "1", "2"]
+    strip = table(path, title=f"x_0 predicted from x_t: trained, {SETTINGS}", corner="t", above=above, left=left)
     assert strip.shape == (3, 10, 8, 8)  # a chain of ten steps: all of them
     assert_same(strip[:, -1], own)  # the prediction of the last step is the image
     assert np.abs(strip[:, 0].astype(int) - own).mean() > 5
@@ -71,7 +85,8 @@ def test_progressive_writes_a_strip_and_an_animation(figure, own, devices):
 
 def test_shared_latents_writes_a_row_for_each_t(figure, own):
     path, _ = figure("shared_latents", "--num_samples=3")
-    rows = table(path)
+    title, left = f"Images that share x_t: trained, {SETTINGS}", ["t = 10", "t = 8", "t = 5", "t = 2"]
+    rows = table(path, title=title, above=["x_t", "x_0", "x_0", "x_0"], left=left)
     assert rows.shape == (4, 4, 8, 8)
     for row in rows:
         assert_same(row[1], own[0])  # the chain's own image
@@ -82,10 +97,12 @@ def test_shared_latents_writes_a_row_for_each_t(figure, own):
 
 def test_interpolate_writes_pairs_and_coarse_to_fine(figure, digits):
     path, _ = figure("interpolate", "--sources=3,17,20,5")
-    rows = table(path)
+    title = f"Between two training images at t = 5: trained, {SETTINGS}"
+    rows = table(path, title=title, left=["3, 17", "20, 5"], **LAMBDAS)
     assert rows.shape == (2, 13, 8, 8)
     np.testing.assert_array_equal(rows[:, [0, -1]], digits[[[3, 17], [20, 5]]])
-    rows = table(path.with_stem("figure_coarse_to_fine"))
+    title, left = f"Between training images 3 and 17: trained, {SETTINGS}", [f"t = {t}" for t in STEPS]
+    rows = table(path.with_stem("figure_coarse_to_fine"), title=title, left=left, **LAMBDAS)
     assert rows.shape == (9, 13, 8, 8)
     for row in rows:
         np.testing.assert_array_equal(row[[0, -1]], digits[[3, 17]])
@@ -95,7 +112,13 @@ def test_interpolate_writes_pairs_and_coarse_to_fine(figure, digits):
 
 
 def test_interpolate_draws_its_sources_by_the_seed(figure, digits):
-    pairs = [table(figure("interpolate", "--num_samples=2", f"--seed={seed}")[0])[:, [0, -1]] for seed in (0, 1)]
+    pairs = []
+    for seed in (0, 1):
+        path, _ = figure("interpolate", "--num_samples=2", f"--seed={seed}")
+        numbers = np.random.default_rng(seed).integers(len(digits), size=(2, 2))
+        title = f"Between two training images at t = 5: trained, step 12, ema weights, seed {seed}"
+        pairs.append(table(path, title=title, left=[f"{a}, {b}" for a, b in numbers], **LAMBDAS)[:, [0, -1]])
+        np.testing.assert_array_equal(pairs[-1], digits[numbers])
     assert not np.array_equal(*pairs)
     known = {digit.tobytes() for digit in digits}
     assert all(image.tobytes() in known for image in np.concatenate(pairs).reshape(-1, 8, 8))
@@ -113,9 +136,14 @@ def test_neighbours_are_the_nearest_digits(run, trained, tmp_path, digits):
         distances, indices = arrays["distances"], arrays["indices"]
     expected = cdist(*(pixels.reshape(-1, 64).astype(np.float64) for pixels in (drawn, digits)))
     np.testing.assert_allclose(distances, np.sort(expected, axis=1)[:, :8], rtol=1e-12)
-    rows = table(folder / "samples" / "neighbours_step12_ema_seed0_7.png")
-    assert rows.shape == (7, 9, 8, 8)
     worst_first = np.argsort(distances[:, 0] / distances[:, 1])
+    rows = table(
+        folder / "samples" / "neighbours_step12_ema_seed0_7.png", left=[str(i) for i in worst_first],
+        title=f"Samples and their nearest training images: run, {SETTINGS}",
+        above=["sample", "nearest", "2nd", "3rd", "4th", "5th", "6th", "7th", "8th"],
+        below=[["", *(f"{distance:.1f}" for distance in distances[i])] for i in worst_first],
+    )  # fmt: skip
+    assert rows.shape == (7, 9, 8, 8)
     np.testing.assert_array_equal(rows[:, 0], drawn[worst_first])
     np.testing.assert_array_equal(rows[:, 1:], digits[indices[worst_first]])
     assert "there already" in run("sample.py", *arguments, "--crop=4")
