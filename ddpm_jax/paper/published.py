@@ -1,6 +1,10 @@
 """The paper's tables (Ho et al. 2020, arXiv:2006.11239v2), to stand beside our numbers."""
 
+import re
+from pathlib import Path
 from typing import NamedTuple
+
+import ml_collections
 
 
 class Value(NamedTuple):
@@ -103,3 +107,28 @@ TABLE_4 = (
 RATE_BPD = 1.78
 DISTORTION_BPD = 1.97
 DISTORTION_RMSE = 0.95
+
+# What its tables are of: how data sets and folders of these images are called, and their sides.
+_IMAGES = {
+    "cifar10": (r"(?<![a-z0-9])cifar[-_]?10(?![0-9])", 32),
+    "lsun/bedroom": (r"lsun.*bedroom", 256),
+    "lsun/church": (r"lsun.*church", 256),
+    "lsun/cat": (r"lsun.*cat(?![a-z])", 256),
+}
+
+
+def own_name(settings: ml_collections.ConfigDict) -> str:
+    """Returns the name of the data set, the folder or the tar that the settings `data` name."""
+    return Path(settings.data_dir).name if settings.name == "image_folder" else settings.name
+
+
+def images_named(name: str) -> str | None:
+    """Returns which of the paper's images a data set, a folder or a tar of this name holds; None: others."""
+    return next((images for images, (pattern, _) in _IMAGES.items() if re.search(pattern, name.lower())), None)
+
+
+def images_of(settings: ml_collections.ConfigDict) -> str | None:
+    """Returns which of the paper's images the settings `data` give, in the paper's size; None: others."""
+    images = images_named(own_name(settings))
+    same_size = images and {*settings.image_size} == {_IMAGES[images][1]} and settings.channels == 3
+    return images if same_size else None

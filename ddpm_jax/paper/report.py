@@ -70,8 +70,7 @@ def on_track(model: TrainedModel, folder: Path, tables: Path) -> str | None:
         all(config[section] == paper[section] for section in ("diffusion", "optim"))
         and all(paper.model[name] == value for name, value in network.items())
         and config.train.batch_size == paper.train.batch_size
-        and model.experiment.image_shape == (32, 32, 3)
-        and "cifar10" in config.data.name + config.data.data_dir
+        and published.images_of(config.data) == "cifar10"
     )
     if not same:
         return None

@@ -72,29 +72,30 @@ def read_run(folder: Path) -> Run:
 
 
 def data_of(run: Run) -> str:
-    """Returns the data set's TFDS name, also where its images lie in a folder whose name says so."""
-    settings = run.config.data
-    if settings.name != "image_folder":
-        return settings.name
-    folder = Path(settings.data_dir).name.lower()
-    known = ("cifar10", "bedroom", "church", "cat")
-    name = next((name for name in known if name in folder), None)
-    return folder if name is None else name if name == "cifar10" else f"lsun/{name}"
+    """Returns which of the paper's images a run is on; '': others."""
+    return published.images_of(run.config.data) or ""
 
 
 def find(run: Run, metric: str, **settings: Any) -> Cell | None:
-    """Finds our number: of the last training step, then of the most images, averaged over seeds.
+    """Finds our number: of the last training step, then of the most images, then of the weights that the run's config
+    names, then the newest; averaged over the seeds with which the same weights were measured in the same way.
 
     Args:
         run: where to look.
         metric: as `--metrics` calls it.
-        settings: what its settings must say besides; `reference` by its name.
+        settings: what its settings must say besides; `reference` by its split.
     """
-    entries = [entry for entry in run.entries if entry["metric"] == metric and _fits(entry["settings"], settings)]
+    entries = [entry for entry in run.entries if entry["metric"] == metric and _fits(run, entry["settings"], settings)]
     if not entries:
         return None
-    last = max(entries, key=lambda entry: (_step(entry) or 0, _count(entry) or 0))
-    same = [entry for entry in entries if (_step(entry), _count(entry)) == (_step(last), _count(last))]
+
+    def order(numbered: tuple[int, dict[str, Any]]) -> tuple[int, int, bool, int]:
+        number, entry = numbered
+        usual = _images(entry).get("weights") == run.config.sample.weights
+        return _step(entry) or 0, _count(entry) or 0, usual, number
+
+    _, last = max(enumerate(entries), key=order)
+    same = [entry for entry in entries if _apart_from_seed(entry) == _apart_from_seed(last)]
     if len(same) == 1:
         return Cell(last["value"], last["error"], last["error_name"], _count(last), _step(last))
     values = [entry["value"] for entry in same]
@@ -205,13 +206,22 @@ def other_scores(runs: Sequence[Run]) -> Table:
     rows = []
     for run in runs:
         for entry in run.entries:
-            in_paper = data_of(run) == "cifar10" or data_of(run).startswith("lsun/")
-            if not in_paper or entry["metric"] not in ("fid", "is", "bpd") or not _of_the_model(entry["settings"]):
-                samples = entry["settings"].get("samples", entry["settings"])
-                what = samples.get("images") or "{data} {split}".format_map(samples)
+            if not _has_a_place(run, entry):
+                settings = entry["settings"]
+                what = _images(entry).get("images") or "{data} {split}".format_map(_images(entry))
+                if (reference := settings.get("reference")) and not _is_split(run, reference, run.config.data.split):
+                    what += f", against {reference['name']}"
                 cell = Cell(entry["value"], entry["error"], entry["error_name"], _count(entry), _step(entry))
                 rows.append([run.name, entry["name"], cell, what])
     return Table("Other scores", ("run", "score", "ours", "of"), rows)
+
+
+def _has_a_place(run: Run, entry: dict[str, Any]) -> bool:
+    """Tells whether a score may stand in Tables 1 to 3."""
+    images, metric, settings = data_of(run), entry["metric"], entry["settings"]
+    if metric == "fid":
+        return bool(images) and _of_the_model(settings) and _is_split(run, settings.get("reference"), "train")
+    return images == "cifar10" and metric in ("is", "bpd") and _of_the_model(settings)
 
 
 def all_tables(runs: Sequence[Run]) -> list[Table]:
@@ -243,21 +253,37 @@ def _of_the_model(settings: dict[str, Any]) -> bool:
     return settings.get("samples", {}).get("images", "drawn") == "drawn"
 
 
-def _fits(settings: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    reference = (settings.get("reference") or {}).get("name", "")
+def _fits(run: Run, settings: dict[str, Any], wanted: dict[str, Any]) -> bool:
     return _of_the_model(settings) and all(
-        reference.endswith(f":{value}") if name == "reference" else settings.get(name) == value
+        _is_split(run, settings.get("reference"), value) if name == "reference" else settings.get(name) == value
         for name, value in wanted.items()
     )
 
 
+def _is_split(run: Run, reference: dict[str, Any] | None, split: str) -> bool:
+    """Tells whether a reference is a split of the images that a run is on, also by another name of the paper's."""
+    images, _, theirs = (reference or {}).get("name", "").rpartition(":")
+    same = images == published.own_name(run.config.data) or data_of(run) == published.images_named(images)
+    return theirs == split and same
+
+
+def _apart_from_seed(entry: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings of an entry without the seed, and without the images that came of it."""
+    images = {name: value for name, value in _images(entry).items() if name not in ("seed", "sha256")}
+    return {**entry["settings"], "samples": images} if "samples" in entry["settings"] else images
+
+
+def _images(entry: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings of an entry that say which model and images it is of."""
+    return entry["settings"].get("samples", entry["settings"])
+
+
 def _step(entry: dict[str, Any]) -> int | None:
-    return entry["settings"].get("samples", entry["settings"]).get("step")
+    return _images(entry).get("step")
 
 
 def _count(entry: dict[str, Any]) -> int | None:
-    settings = entry["settings"]
-    return settings["samples"]["count"] if "samples" in settings else settings.get("num_images")
+    return _images(entry).get("count" if "samples" in entry["settings"] else "num_images")
 
 
 def _rate_distortion(run: Run) -> dict[str, Any] | None:

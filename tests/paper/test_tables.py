@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ddpm_jax.configs import cifar10, digits, lsun_bedroom_large, table2_xprev_kl
+from ddpm_jax.configs import cifar10, digits, lsun_bedroom_large, lsun_church, table2_xprev_kl
 from ddpm_jax.evaluation import results
 from ddpm_jax.evaluation.results import Score
 from ddpm_jax.paper import published, report, tables
@@ -78,6 +78,31 @@ def test_seeds_are_averaged_and_their_spread_is_the_error(make):
     )  # fmt: skip
 
 
+def test_only_what_was_measured_in_the_same_way_with_the_same_weights_is_averaged(make):
+    """Of several models of a step the config's weights count, then the newest measured."""
+
+    def measured(value, *, seed, extractor="inception", **of_samples):
+        settings = drawn(9, seed=seed) | {"extractor": {"name": extractor}}
+        settings["samples"] |= {"sha256": f"of seed {seed}", **of_samples}
+        return Score("fid", "FID", value), settings
+
+    scores = [
+        measured(9.0, seed=0), measured(9.0, seed=1),  # of before weights were noted
+        measured(7.0, seed=0, weights_sha256="aa"), measured(7.2, seed=1, weights_sha256="aa"),
+        measured(3.0, seed=0, weights_sha256="bb"), measured(3.4, seed=1, weights_sha256="bb"),
+        measured(5.0, seed=2, weights_sha256="bb", clip=False),
+        measured(3.2, seed=2, weights_sha256="bb"),
+        measured(30.0, seed=0, weights_sha256="cc", weights="raw"),
+    ]  # fmt: skip
+    cell = tables.find(make("retrained", cifar10.get_config(), *scores), "fid", reference="train")
+    assert (cell.value, cell.error_name) == (pytest.approx(3.2), "deviation of 3 seeds")
+    cell = tables.find(make("once more", cifar10.get_config(), *scores[:4]), "fid", reference="train")
+    assert (cell.value, cell.error_name) == (pytest.approx(7.1), "deviation of 2 seeds")
+    custom = measured(8.0, seed=3, weights_sha256="aa", extractor="inception-custom")
+    cell = tables.find(make("other features", cifar10.get_config(), *scores[:4], custom), "fid", reference="train")
+    assert (cell.value, cell.error) == (8.0, None)
+
+
 def test_given_samples_are_no_result_of_the_model(make):
     settings = {"samples": {"images": "other.npz", "count": 50_000}, "reference": {"name": "cifar10:train"}}
     run = make("given", cifar10.get_config(), (Score("fid", "FID", 1.0), settings))
@@ -93,6 +118,47 @@ def test_lsun_and_a_folder_whose_name_says_what_it_is(make):
     cells = row(tables.table_3([run]), "ours: large, large")
     assert cells["bedroom, ours"].value == 4.9
     assert cells["church, ours"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "data_dir", "size", "images"),
+    [
+        ("cifar10", "", 32, "cifar10"),
+        ("cifar10", "", 16, None),
+        ("cifar100", "", 32, None),
+        ("image_folder", "/data/cifar10.tar", 32, "cifar10"),
+        ("image_folder", "/data/CIFAR-10-png", 32, "cifar10"),
+        ("image_folder", "/data/cifar100", 32, None),
+        ("image_folder", "/cifar10/mine", 32, None),
+        ("lsun/church_outdoor", "", 256, "lsun/church"),
+        ("image_folder", "/data/lsun_cats_of_mine", 256, None),
+        ("image_folder", "/data/lsun_cat", 256, "lsun/cat"),
+        ("image_folder", "/data/vacation", 256, None),
+    ],
+)
+def test_the_paper_s_images_are_known_by_name_and_size(name, data_dir, size, images):
+    config = cifar10.get_config()
+    config.data.update(name=name, data_dir=data_dir, image_size=(size, size))
+    assert published.images_of(config.data) == images
+    config.data.update(image_size=(size,))  # a square
+    assert published.images_of(config.data) == images
+
+
+def test_church_stands_in_table_3_under_tfds_s_name(make):
+    church = lsun_church.get_config()
+    run = make("church", church, (Score("fid", "FID", 7.9), drawn(9, reference="lsun/church_outdoor:train")))
+    assert row(tables.table_3([run]), "ours: church")["church, ours"].value == 7.9
+
+
+def test_distances_to_other_images_do_not_stand_beside_the_paper_s(make):
+    scores = [(Score("fid", "FID", 1.0), drawn(9, reference=name)) for name in ("cifar100:train", "cifar10:test")]
+    run = make("mine", cifar10.get_config(), *scores, (Score("fid", "FID", 2.0), drawn(9)))
+    assert row(tables.table_1([run]), "ours: mine")["FID, ours"].value == 2.0
+    assert [cells[3] for cells in tables.other_scores([run]).rows] == [
+        "drawn, against cifar100:train", "drawn, against cifar10:test"
+    ]  # fmt: skip
+    run = make("small", digits.get_config(), *scores, (Score("fid", "FID", 2.0), drawn(9, reference="digits:train")))
+    assert tables.other_scores([run]).rows[-1][3] == "drawn"
 
 
 def coded(run, *, data, split="test", step=9, rate=2.0, steps=None):
