@@ -53,7 +53,7 @@ expect "Images: run/samples/step4_ema_seed0_4.npz" ddpm-sample
 run ddpm-evaluate --workdir=run --metrics=bpd_fast,fd_classifier --num_images=8 --num_samples=8
 expect "fd_classifier@8" ddpm-evaluate
 run ddpm-paper run
-expect "Written to report/tables.md" ddpm-paper
+expect "Written to run/report/tables.md" ddpm-paper
 run ddpm-doctor
 expect "Healthy" ddpm-doctor
 ! ddpm-data prepare no_such_set >"$work/output" 2>&1 || fail "ddpm-data prepared a set that does not exist"

@@ -134,17 +134,16 @@ def _help() -> str:
     )
 
 
-def work_folder(path: str) -> Path:
-    """Returns the path of a work folder, which may not be there yet.
+def folder(path: str, flag: str = "--workdir") -> Path:
+    """Returns the path of a folder to write to, which may not be there yet.
 
     Raises:
         ValueError: if it, or a folder that it is to lie in, is a file.
     """
-    folder = Path(path)
-    for part in (folder, *folder.parents):
+    for part in (Path(path), *Path(path).parents):
         if part.exists() and not part.is_dir():
-            raise ValueError(f"--workdir={path} must be a folder, and {part} is a file.")
-    return folder
+            raise ValueError(f"{flag}={path} must be a folder, and {part} is a file.")
+    return Path(path)
 
 
 def check_suffix(path: str | None, suffix: str) -> None:

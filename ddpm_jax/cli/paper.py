@@ -1,8 +1,10 @@
 """Writes the paper's tables and figures from work folders, with our numbers beside its own.
 
-    ddpm-paper runs/cifar10 [runs/...] [--out=report] [--figures]
+    ddpm-paper runs/cifar10 [--figures]
+    ddpm-paper runs/cifar10 runs/lsun_cat --out=report [--figures]
 
-The folders are those of ddpm-train, measured with ddpm-evaluate.
+The folders are those of ddpm-train, measured with ddpm-evaluate. The paper's numbers stand beside those of runs on the
+same images. Writes tables.md and tables.json, which link the figures.
 """
 
 from pathlib import Path
@@ -12,6 +14,7 @@ from absl import flags
 from ddpm_jax import parallel
 from ddpm_jax.cli import app
 from ddpm_jax.paper import summary
+from ddpm_jax.runs import workdir
 from ddpm_jax.runtime import compilation_cache
 
 
@@ -21,7 +24,9 @@ def main() -> None:
 
 
 def _define_flags() -> None:
-    flags.DEFINE_string("out", "report", "The folder to write to.")
+    flags.DEFINE_string(
+        "out", None, f"The folder to write to. Default: WORKDIR/{workdir.REPORT}; of several it must be given."
+    )
     flags.DEFINE_bool(
         "figures", False,
         f"Draw the missing ones of Figures 5 to 10 and the neighbours; 5 and 10 of {summary.NUM_IMAGES} images.",
@@ -31,8 +36,10 @@ def _define_flags() -> None:
 def _paper(values: flags.FlagValues, folders: list[str]) -> int:
     if not folders:
         raise ValueError("Name at least one work folder.")
+    if len(folders) > 1 and not values.out:
+        raise ValueError(f"--out=... must be given: the folder for the tables of {len(folders)} runs.")
     compilation_cache.enable()
-    out = Path(values.out)
+    out = app.folder(values.out, "--out") if values.out else Path(folders[0]) / workdir.REPORT
     if values.figures:
         for folder in map(Path, folders):
             summary.draw_missing_figures(folder)

@@ -29,7 +29,7 @@ def _define_flags() -> None:
 
 
 def _train(values: flags.FlagValues) -> int:
-    directory = app.work_folder(values.workdir)
+    directory = app.folder(values.workdir)
     if values.dry_run:
         trainer.report(values.config, directory)
         return 0

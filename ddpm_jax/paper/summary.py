@@ -17,21 +17,22 @@ NUM_IMAGES = 1000  # of Figures 5 and 10
 
 
 def write(folders: Sequence[Path], out: Path) -> str:
-    """Writes tables.md and tables.json to `out`, and returns the text of tables.md.
+    """Writes tables.md and tables.json to `out`, with paths of pictures from there, and returns the text of tables.md.
 
     Raises:
         FileNotFoundError: if a folder is no work folder.
     """
     runs = [tables.read_run(folder) for folder in folders]
+    names = [run.name for run in runs]
+    runs = [run if names.count(run.name) == 1 else run._replace(name=str(run.folder)) for run in runs]
     all_tables = tables.all_tables(runs)
-    parts = [table.as_markdown() for table in all_tables]
-    pictures = {run.name: [str(path) for path in _pictures_of(run.folder)] for run in runs}
-    for name, paths in pictures.items():
-        if paths:
-            links = (urllib.parse.quote(os.path.relpath(path, out.absolute())) for path in paths)
-            pictures_ = [f"![{Path(link).stem}]({link})\n" for link in links]
-            parts.append("\n".join([f"## Figures: {name}", "", *pictures_]))
-    text = "\n\n".join(parts) + "\n"
+    parts, pictures = [table.as_markdown() for table in all_tables], {}
+    for run in runs:
+        pictures[run.name] = [os.path.relpath(path, out.resolve()) for path in _pictures_of(run.folder.resolve())]
+        if paths := pictures[run.name]:
+            links = [f"![{Path(path).stem}]({urllib.parse.quote(path)})\n" for path in paths]
+            parts.append("\n".join([f"## Figures: {run.name}", "", *links]))
+    text = "\n\n".join(parts).rstrip("\n") + "\n"
     out.mkdir(parents=True, exist_ok=True)
     files.write_atomically(out / "tables.md", text)
     as_json = {"tables": [table.as_json() for table in all_tables], "figures": pictures}
@@ -65,7 +66,7 @@ def _is_missing(folder: Path, pattern: str) -> bool:
 def _pictures_of(folder: Path) -> list[Path]:
     samples, measured = folder / workdir.SAMPLES, folder / workdir.TABLES
     generated = [path for mode in figures.MODES for path in sorted(samples.glob(f"{mode}_*.png"))]
-    return [path.absolute() for path in (*sorted(measured.glob("*.png")), *generated)]
+    return [*sorted(measured.glob("*.png")), *generated]
 
 
 def _draw_figure_5(model: TrainedModel, folder: Path) -> None:

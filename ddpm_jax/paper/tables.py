@@ -235,7 +235,7 @@ def all_tables(runs: Sequence[Run]) -> list[Table]:
 
 
 def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
 def _paper(value: published.Value | float | None) -> str | None:

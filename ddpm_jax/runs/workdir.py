@@ -14,8 +14,9 @@ from ddpm_jax import data
 from ddpm_jax.runs import config
 from ddpm_jax.runtime import files, foreign_files
 
-CONFIG, CHECKPOINTS, DATA, LOCK, METRICS, PROFILE, SAMPLES, TABLES, TENSORBOARD = (
-    "config.json", "checkpoints", "data.json", ".lock", "metrics.jsonl", "profile", "samples", "tables", "tensorboard",
+CONFIG, CHECKPOINTS, DATA, LOCK, METRICS, PROFILE, REPORT, SAMPLES, TABLES, TENSORBOARD = (
+    "config.json", "checkpoints", "data.json", ".lock", "metrics.jsonl", "profile", "report", "samples", "tables",
+    "tensorboard",
 )  # fmt: skip
 _MAX_CONFIG_CHARACTERS = 2**16  # one has some 2000; of a longer file the rest is missed as JSON
 

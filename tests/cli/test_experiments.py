@@ -79,8 +79,8 @@ def test_a_work_folder_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(ValueError, match=f"--workdir={path} must be a folder, and {tmp_path / 'file'} is a file"):
-            app.work_folder(str(path))
-    assert app.work_folder(str(tmp_path / "new" / "run")) == tmp_path / "new" / "run"
+            app.folder(str(path))
+    assert app.folder(str(tmp_path / "new" / "run")) == tmp_path / "new" / "run"
 
 
 def test_an_ending_that_promises_something_else_is_refused():

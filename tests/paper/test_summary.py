@@ -1,7 +1,14 @@
+import json
 import re
 import urllib.parse
+from types import SimpleNamespace
 
+import pytest
+
+from ddpm_jax.cli import paper
 from ddpm_jax.configs import digits
+from ddpm_jax.evaluation import results
+from ddpm_jax.evaluation.results import Score
 from ddpm_jax.paper import summary
 from ddpm_jax.runs import workdir
 
@@ -16,3 +23,44 @@ def test_pictures_are_linked_from_where_the_report_lies(tmp_path, monkeypatch):
     (link,) = re.findall(r"!\[rate_distortion_step9\]\((\S+)\)\n", text)
     assert link.startswith("../my%20runs/")
     assert (tmp_path / "report" / urllib.parse.unquote(link)).is_file()
+
+
+def test_runs_of_one_name_have_their_own_figures_with_paths_from_the_report(tmp_path):
+    folders = [tmp_path / name / "a|b" for name in ("one", "two")]
+    for folder in folders:
+        workdir.write_config(folder, digits.get_config())
+        (folder / "tables").mkdir()
+        (folder / "tables" / "rate_distortion_step9.png").touch()
+        results.write(folder / "tables" / "metrics.json", [Score("fid", "FID", 1.0)], settings={"data": 1, "split": 2})
+    text = summary.write(folders, tmp_path / "report")
+    assert json.loads((tmp_path / "report" / "tables.json").read_text())["figures"] == {
+        str(folder): [f"../{folder.parent.name}/a|b/tables/rate_distortion_step9.png"] for folder in folders
+    }
+    (line,) = (line for line in text.splitlines() if line.startswith(f"| {tmp_path}/one"))
+    assert len(re.findall(r"(?<!\\)\|", line)) == 5  # four cells
+    summary.write(folders[:1], folders[0] / "report")
+    figures = json.loads((folders[0] / "report" / "tables.json").read_text())["figures"]
+    assert figures == {"a|b": ["../tables/rate_distortion_step9.png"]}
+
+
+@pytest.mark.parametrize(
+    ("folders", "out", "message"),
+    [
+        ([], None, "Name at least one"),
+        (["a", "b"], None, "--out=... must be given: the folder for the tables of 2 runs"),
+        (["a"], "file/report", "--out=file/report must be a folder, and file is a file"),
+    ],
+)
+def test_where_the_report_goes_is_known_before_any_work(tmp_path, monkeypatch, folders, out, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=re.escape(message)):
+        paper._paper(SimpleNamespace(out=out, figures=True), folders)
+
+
+def test_the_report_of_one_run_lies_in_its_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(paper.compilation_cache, "enable", lambda: None)
+    workdir.write_config(tmp_path / "run", digits.get_config())
+    assert paper._paper(SimpleNamespace(out=None, figures=False), [str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run" / "report" / "tables.md").is_file()
+    assert f"Written to {tmp_path}/run/report/tables.md" in capsys.readouterr().out
