@@ -67,7 +67,9 @@ def _is_of_a_collective(error: Exception) -> bool:
 
 def command_name() -> str:
     """Returns the name of the command as it was typed."""
-    return os.path.basename(sys.argv[0])
+    name = os.path.basename(sys.argv[0])
+    spec = sys.modules["__main__"].__spec__
+    return f"python -m {spec.name.removesuffix('.__main__')}" if name == "__main__.py" and spec else name
 
 
 def parse(argv: list[str], *, doc: str, positional: str = "") -> list[str]:
@@ -92,7 +94,7 @@ def parse(argv: list[str], *, doc: str, positional: str = "") -> list[str]:
     except flags.UnrecognizedFlagError as error:
         raise SystemExit(f"{command_name()}: {_unknown_flag(error.flagname, takes_config)} See --help.") from None
     except flags.Error as error:
-        raise SystemExit(f"{command_name()}: {_without_none(str(error))} See --help.") from None
+        raise SystemExit(f"{command_name()}: {_sentence(str(error))} See --help.") from None
     except (AttributeError, KeyError) as error:  # of ml_collections
         raise SystemExit(f"{command_name()}: {cause(error)}. See --help.") from None
     return rest
@@ -109,11 +111,11 @@ def _unknown_flag(name: str, takes_config: bool) -> str:
     )
 
 
-def _without_none(message: str) -> str:
-    """Rewrites what absl says of a flag that must be given and is not."""
+def _sentence(message: str) -> str:
+    """Ends what absl says with a stop, and rewrites what it says of a flag that must be given and is not."""
     missing = re.fullmatch(r"flag --(\w+)=None: .* must have a value other than None\.", message)
     if missing is None:
-        return message
+        return message if message.endswith((".", "!", "?")) else f"{message}."
     names = f": {', '.join(experiments.names())}, or a file with get_config" if missing[1] == "config" else ""
     return f"--{missing[1]}=... must be given{names}."
 
@@ -140,20 +142,30 @@ def folder(path: str, flag: str = "--workdir") -> Path:
     Raises:
         ValueError: if it, or a folder that it is to lie in, is a file.
     """
-    for part in (Path(path), *Path(path).parents):
-        if part.exists() and not part.is_dir():
-            raise ValueError(f"{flag}={path} must be a folder, and {part} is a file.")
+    if file := _file_among(Path(path), *Path(path).parents):
+        raise ValueError(f"{flag}={path} must be a folder, and {file} is a file.")
     return Path(path)
 
 
-def check_suffix(path: str | None, suffix: str) -> None:
-    """Refuses a path of --out whose ending promises another kind of file than what is written.
+def file_to_write(path: str | None, suffix: str) -> Path | None:
+    """Returns the path that --out gives, if it does; refuses one that cannot become such a file.
 
     Raises:
-        ValueError: naming the ending that it must have.
+        ValueError: if its ending promises another kind of file, it is a folder, or it is to lie in a file.
     """
-    if path and Path(path).suffix != suffix:
+    if not path:
+        return None
+    if Path(path).suffix != suffix:
         raise ValueError(f"--out={path} must end in {suffix}, as that is what is written.")
+    if Path(path).is_dir():
+        raise ValueError(f"--out={path} must be a file, and is a folder.")
+    if file := _file_among(*Path(path).parents):
+        raise ValueError(f"--out={path} must lie in a folder, and {file} is a file.")
+    return Path(path)
+
+
+def _file_among(*paths: Path) -> Path | None:
+    return next((path for path in paths if path.exists() and not path.is_dir()), None)
 
 
 def _define_process_flags() -> None:

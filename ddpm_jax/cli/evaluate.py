@@ -74,7 +74,7 @@ def _evaluate(values: flags.FlagValues) -> int:
     _check_flags(values)
     compilation_cache.enable()
     model = sample.load(values) if values.workdir else None
-    folder = Path(values.out or Path(values.workdir) / workdir.TABLES) if values.out or values.workdir else None
+    folder = app.folder(values.out, "--out") if values.out else model and Path(values.workdir) / workdir.TABLES
     if model:
         print(f"Step {model.step}, {model.short_weights} weights; {parallel.describe()}.")
     if metrics := [metric for metric in values.metrics if metric in scoring.OF_LIKELIHOOD]:

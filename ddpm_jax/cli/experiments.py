@@ -80,7 +80,8 @@ def _path(name: str) -> str:
 def _where(error: Exception, file: str) -> str:
     """Says what went wrong in a file, and in which line of it."""
     if isinstance(error, SyntaxError):
-        return f"line {error.lineno}: {error.msg}" + ("" if error.filename == file else f" ({error.filename})")
+        place = "" if error.filename in (file, None) else f" ({error.filename})"
+        return (f"line {error.lineno}: " if error.lineno else "") + f"{error.msg}{place}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     if not lines:
         return "it has no function get_config" if isinstance(error, KeyError) else cause(error)

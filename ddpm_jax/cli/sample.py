@@ -68,10 +68,10 @@ def _define_flags() -> None:
 
 
 def _sample(values: flags.FlagValues) -> int:
-    app.check_suffix(values.out, ".npz" if values.mode == "samples" else ".png")
+    out = app.file_to_write(values.out, ".npz" if values.mode == "samples" else ".png")
     compilation_cache.enable()
     model = load(values)
-    folder, out, settings = Path(values.workdir), values.out and Path(values.out), model.experiment.config.sample
+    folder, settings = Path(values.workdir), model.experiment.config.sample
     print(f"Step {model.step}, {model.short_weights} weights, {parallel.describe()}.")
     if values.mode == "samples":
         count, seed = values.num_samples or settings.num_samples, settings.seed if values.seed is None else values.seed
