@@ -2,6 +2,7 @@
 
 import ast
 import io
+import json
 import pickle
 import struct
 import tarfile
@@ -18,7 +19,7 @@ from PIL import Image
 from ddpm_jax.data import image_folder, load, source
 from ddpm_jax.data.decode import BrokenImageError, decode
 from ddpm_jax.data.source import Record, Records
-from ddpm_jax.evaluation import results
+from ddpm_jax.evaluation import bits_per_dim, results
 from ddpm_jax.metrics import inception
 from ddpm_jax.runtime import foreign_files
 
@@ -313,9 +314,18 @@ def test_names_in_an_archive_say_nothing_to_the_terminal(tmp_path, caplog, packi
     assert all(record.getMessage().isprintable() for record in caplog.records)
 
 
+def entry(**fields):
+    return json.dumps([dict(metric="fid", name="FID", value=1.0, error=None, error_name="", settings={}) | fields])
+
+
 @pytest.mark.parametrize(
-    "entries", [b"", b"{", b"\xff", b"[1]", b'[{"metric": "fid", "name": "FID", "value": 1}]', b'{"a": 1}', b"null"]
-)
+    "entries",
+    [
+        b"", b"{", b"\xff", b"[1]", b'[{"metric": "fid", "name": "FID", "value": 1}]', b'{"a": 1}', b"null",
+        entry(settings=3).encode(), entry(value="1").encode(), entry(settings={"samples": {"step": "x"}}).encode(),
+        entry(error=[1]).encode(), entry(metric=1).encode(), entry(settings={"reference": 3}).encode(),
+    ],
+)  # fmt: skip
 def test_damaged_scores_are_refused_and_kept(tmp_path, entries):
     file = tmp_path / "metrics.json"
     file.write_bytes(entries)
@@ -323,6 +333,13 @@ def test_damaged_scores_are_refused_and_kept(tmp_path, entries):
         with pytest.raises(ValueError, match="metrics.json' is no list of scores"):
             use(file)
     assert file.read_bytes() == entries
+
+
+@pytest.mark.parametrize("table", ["{}", "3", '{"settings": 1}', '{"settings": {"step": 1}}'])
+def test_a_damaged_table_of_the_bound_is_refused(tmp_path, table):
+    (tmp_path / "bpd_step1.json").write_text(table)
+    with pytest.raises(ValueError, match="bpd_step1.json' is no table of the bound"):
+        bits_per_dim.read_tables(tmp_path)
 
 
 def test_weights_that_are_empty_are_called_so(tmp_path):

@@ -21,7 +21,9 @@ from ddpm_jax.evaluation.results import Score
 from ddpm_jax.runs.experiment import Experiment
 from ddpm_jax.runs.resumable import ResumableArray
 from ddpm_jax.runs.trained_model import WEIGHTS, TrainedModel, unsigned
+from ddpm_jax.runtime import foreign_files
 
+_ROW = ("reverse_steps", "rate_bpd", "rate_standard_error", "rmse", "rmse_standard_error")  # of rate_distortion
 FAST_TIMESTEPS = 20
 _TENTHS = range(10, 0, -1)  # of the reverse steps: the rows of Table 4
 
@@ -215,12 +217,8 @@ def _summarize(rows: np.ndarray) -> dict[str, Any]:
     for tenths in _TENTHS:
         steps = max(1, round(tenths / 10 * num_timesteps))
         t = num_timesteps - steps
-        rate_distortion.append(
-            dict(
-                reverse_steps=steps, rate_bpd=rates.mean[t], rate_standard_error=rates.standard_error[t],
-                rmse=rmse.mean[t], rmse_standard_error=rmse.standard_error[t],
-            )
-        )  # fmt: skip
+        numbers = steps, rates.mean[t], rates.standard_error[t], rmse.mean[t], rmse.standard_error[t]
+        rate_distortion.append(dict(zip(_ROW, numbers, strict=True)))
     return {
         "bits_per_dim": {
             "total": _as_json(rate[:, 0] + terms[:, 0]),
@@ -239,5 +237,18 @@ def _summarize(rows: np.ndarray) -> dict[str, Any]:
 
 
 def read_tables(folder: Path) -> list[dict[str, Any]]:
-    """Reads the tables of `measure_terms` that lie in a folder."""
-    return [results.read_json(path, "is no table of the bound") for path in sorted(folder.glob("bpd_step*.json"))]
+    """Reads the tables of `measure_terms` that lie in a folder.
+
+    Raises:
+        ValueError: if one is damaged, or no such table.
+    """
+    tables = []
+    for path in sorted(folder.glob("bpd_step*.json")):
+        table = results.read_json(path, "is no table of the bound")
+        with foreign_files.reading(path, "is no table of the bound"):
+            step, count, _, _ = (table["settings"][name] for name in ("step", "num_images", "data", "split"))
+            numbers = [row[name] for row in table["rate_distortion"] for name in _ROW]
+            if not all(isinstance(number, (int, float)) for number in (step, count, *numbers)):
+                raise ValueError("a number is of the wrong type")
+        tables.append(table)
+    return tables

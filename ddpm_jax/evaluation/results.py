@@ -22,9 +22,9 @@ from ddpm_jax.runs.trained_model import WEIGHTS, are_same, unsigned
 from ddpm_jax.runtime import files, foreign_files
 
 FILE = "metrics.json"
-_FIELDS = {"metric", "name", "value", "settings"}
 _CHECKSUM = "sha256"
 _WRITTEN = ("metric", "name", "value", "error", "error_name")
+_FIELDS = {*_WRITTEN, "settings"}
 
 
 class Score(NamedTuple):
@@ -65,7 +65,25 @@ def read(file: Path) -> list[dict[str, Any]]:
         entries = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(entries, list) or not all(entry.keys() >= _FIELDS for entry in entries):
             raise ValueError(f"its entries must have {', '.join(sorted(_FIELDS))}")
-        return [_checked(entry, repr(entry["name"])) for entry in entries]
+        entries = [_checked(entry, repr(entry["name"])) for entry in entries]
+        for entry in entries:
+            _check_types(entry)
+    return entries
+
+
+def _check_types(entry: dict[str, Any]) -> None:
+    """Refuses an entry whose fields cannot be those of a score.
+
+    Raises:
+        AttributeError, ValueError: for it.
+    """
+    images, reference = entry["settings"].get("samples", entry["settings"]), entry["settings"].get("reference") or {}
+    numbers = [entry["value"], *(value for value in (entry.get("error"),) if value is not None)]
+    counts = [value for value in map(images.get, ("step", "count", "num_images")) if value is not None]
+    texts = [entry["metric"], entry["name"], reference.get("name", "")]
+    for values, kind in ((numbers, (int, float)), (counts, int), (texts, str)):
+        if wrong := [value for value in values if not isinstance(value, kind)]:
+            raise ValueError(f"{wrong[0]!r:.50} in its entry {entry['name']!r:.50} is of the wrong type")
 
 
 def find(file: Path, *, settings: dict[str, Any]) -> list[Score]:

@@ -208,7 +208,8 @@ def other_scores(runs: Sequence[Run]) -> Table:
         for entry in run.entries:
             if not _has_a_place(run, entry):
                 settings = entry["settings"]
-                what = _images(entry).get("images") or "{data} {split}".format_map(_images(entry))
+                images = _images(entry)
+                what = images.get("images") or " ".join(str(images.get(name, "")) for name in ("data", "split"))
                 if (reference := settings.get("reference")) and not _is_split(run, reference, run.config.data.split):
                     what += f", against {reference['name']}"
                 cell = Cell(entry["value"], entry["error"], entry["error_name"], _count(entry), _step(entry))
