@@ -40,9 +40,20 @@ def _paper(values: flags.FlagValues, folders: list[str]) -> int:
         raise ValueError(f"--out=... must be given: the folder for the tables of {len(folders)} runs.")
     compilation_cache.enable()
     out = app.folder(values.out, "--out") if values.out else Path(folders[0]) / workdir.REPORT
-    if values.figures:
-        for folder in map(Path, folders):
-            summary.draw_missing_figures(folder)
-    print(parallel.agree(lambda: summary.write([Path(folder) for folder in folders], out)))
-    print(f"Written to {out / 'tables.md'} and {out / 'tables.json'}.")
+    problems = []
+
+    def write() -> None:
+        print(summary.write([Path(folder) for folder in folders], out))
+        print(f"Written to {out / 'tables.md'} and {out / 'tables.json'}.")
+
+    try:
+        for folder in map(Path, folders if values.figures else []):
+            problems += summary.draw_missing_figures(folder)
+    except Exception:
+        if parallel.is_primary():
+            write()  # whatever happened to a figure
+        raise
+    parallel.agree(write)
+    if problems:
+        raise ValueError("\n".join(problems))
     return 0

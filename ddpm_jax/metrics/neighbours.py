@@ -16,8 +16,8 @@ import numpy as np
 COPY_RATIO = 1 / 3  # the usual threshold; see `copy_ratios`
 
 _BLOCK = 1024  # values whose products, each at most 2^14, are summed as floats: up to 2^24 those are exact
-_INFINITY = np.uint32(2**32 - 1)  # a squared distance that no image has
-_MAX_VALUES = (2**32 - 2) // 255**2  # of an image, so that its squared distances stay below that
+_BITS = 24  # of the low one of two words: squared distances of 256x256 images take 34 bits, and devices count in 32
+_INFINITY = np.int32(2**31 - 1)  # a high word that no image has
 
 
 class Neighbours(NamedTuple):
@@ -51,11 +51,11 @@ def nearest(
             `parallel.map_batches` uses all devices.
 
     Raises:
-        ValueError: if there are fewer than k reference images, or the images do not fit or are too large.
+        ValueError: if there are fewer than k reference images, or the images do not fit.
     """
     queries = _flatten(queries, crop)  # [N, D]
-    squared = np.full((len(queries), k), _INFINITY, np.uint32)
-    indices = np.zeros((len(queries), k), np.int32)
+    high = np.full((len(queries), k), _INFINITY)
+    low, indices = (np.zeros((len(queries), k), np.int32) for _ in range(2))
     update, count, size = map_fn(functools.partial(_update, k=k)), 0, 0
     for piece in references:
         values = _flatten(piece, crop)  # [M, D]
@@ -66,11 +66,13 @@ def nearest(
         reference = jnp.asarray(padded), np.int32(count), np.int32(len(values))
         for start in range(0, len(queries), batch_size):
             rows = slice(start, start + batch_size)
-            squared[rows], indices[rows] = update(reference, queries[rows], squared[rows], indices[rows])
+            nearest_so_far = high[rows], low[rows], indices[rows]
+            high[rows], low[rows], indices[rows] = update(reference, queries[rows], *nearest_so_far)
         count += len(values)
     if count < k:
         raise ValueError(f"There are {count} reference images, fewer than the {k} nearest that are asked for.")
-    return Neighbours(np.sqrt(squared.astype(np.float64)), indices.astype(np.int64))
+    squared = high.astype(np.float64) * 2**_BITS + low
+    return Neighbours(np.sqrt(squared), indices.astype(np.int64))
 
 
 def copy_ratios(distances: np.ndarray) -> np.ndarray:
@@ -105,56 +107,74 @@ def _flatten(pixels: np.ndarray, crop: int) -> np.ndarray:
     if crop:
         top, left = (h - crop) // 2, (w - crop) // 2
         pixels = pixels[:, top : top + crop, left : left + crop]
-    values = pixels.reshape(n, -1)
-    if values.shape[1] > _MAX_VALUES:
-        raise ValueError(
-            f"Images of {values.shape[1]} values are too large to be compared exactly; the most is {_MAX_VALUES}. "
-            "Compare a crop of them."
-        )
-    return values
+    return pixels.reshape(n, -1)
 
 
 def _update(
     reference: tuple[jax.Array, jax.Array, jax.Array],
     queries: jax.Array,
-    squared: jax.Array,
+    high: jax.Array,
+    low: jax.Array,
     indices: jax.Array,
     *,
     k: int,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Merges the k nearest so far with a piece of the references.
 
     Args:
         reference: the piece [M, D] uint8, the index of its first image, and how many of its images are no padding.
         queries: [B, D] uint8.
-        squared: [B, k] uint32, the squared distances so far, ascending.
+        high, low: [B, k] int32, the squared distances so far in two words (`_squared_distances`), ascending.
         indices: [B, k] int32, of those images.
         k: how many to find.
 
     Returns:
-        The new `squared` and `indices`.
+        The new `high`, `low` and `indices`.
     """
     piece, first, num_valid = reference
-    to_piece = jnp.where(jnp.arange(len(piece)) < num_valid, _squared_distances(queries, piece), _INFINITY)
-    rows = jnp.arange(len(queries))
+    high_to_piece, low_to_piece = _squared_distances(queries, piece)
+    high_to_piece = jnp.where(jnp.arange(len(piece)) < num_valid, high_to_piece, _INFINITY)
+    high, low = jnp.concatenate([high, high_to_piece], axis=1), jnp.concatenate([low, low_to_piece], axis=1)
+    rows, columns = jnp.arange(len(queries)), jnp.broadcast_to(jnp.arange(high.shape[1], dtype=jnp.int32), high.shape)
 
-    def take_least(rest: jax.Array, _: None) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        column = jnp.argmin(rest, axis=1)  # [B]; of equals the first
-        return rest.at[rows, column].set(_INFINITY), (rest[rows, column], column)
+    def take_least(rest: jax.Array, _: None) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        least = jax.lax.reduce((rest, low, columns), (_INFINITY,) * 3, _lesser, dimensions=(1,))  # [B] each
+        return rest.at[rows, least[2]].set(_INFINITY), least
 
     # Not `jax.lax.top_k`, which sorts integers on the CPU and takes 14 times as long.
-    _, (squared, columns) = jax.lax.scan(take_least, jnp.concatenate([squared, to_piece], axis=1), length=k)  # [k, B]
-    in_piece = jnp.broadcast_to(first + jnp.arange(len(piece)), to_piece.shape)
-    return squared.T, jnp.take_along_axis(jnp.concatenate([indices, in_piece], axis=1), columns.T, axis=1)
+    _, (high, low, columns) = jax.lax.scan(take_least, high, length=k)  # [k, B]
+    in_piece = jnp.broadcast_to(first + jnp.arange(len(piece), dtype=jnp.int32), high_to_piece.shape)
+    return high.T, low.T, jnp.take_along_axis(jnp.concatenate([indices, in_piece], axis=1), columns.T, axis=1)
 
 
-def _squared_distances(queries: jax.Array, piece: jax.Array) -> jax.Array:
-    """Computes |q - r|^2 = |q|^2 + |r|^2 - 2 q.r of [B, D] and [M, D] uint8, exactly: uint32 [B, M]."""
-    q, r = (pixels.astype(jnp.float32) - 128.0 for pixels in (queries, piece))
-    q_squared, r_squared = (jnp.square(x.astype(jnp.int32)).sum(axis=1) for x in (q, r))
-    dot = jnp.zeros((len(q), len(r)), jnp.int32)
-    for i in range(0, q.shape[1], _BLOCK):
-        product = jnp.matmul(q[:, i : i + _BLOCK], r[:, i : i + _BLOCK].T, precision=jax.lax.Precision.HIGHEST)
-        dot += product.astype(jnp.int32)
-    squared = q_squared[:, None] + r_squared[None] - 2 * dot  # may wrap, and is right modulo 2^32
-    return jax.lax.bitcast_convert_type(squared, jnp.uint32)
+def _lesser(a: tuple[jax.Array, ...], b: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    """Chooses between two of (high word, low word, column): of equals the first column."""
+    (high_a, low_a, column_a), (high_b, low_b, column_b) = a, b
+    low_is_less = (low_a < low_b) | ((low_a == low_b) & (column_a < column_b))
+    is_less = (high_a < high_b) | ((high_a == high_b) & low_is_less)
+    return tuple(jnp.where(is_less, x, y) for x, y in zip(a, b, strict=True))
+
+
+def _squared_distances(queries: jax.Array, piece: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Computes |q - r|^2 = |q|^2 + |r|^2 - 2 q.r of [B, D] and [M, D] uint8, exactly.
+
+    Returns:
+        [B, M] int32 each: the high word, in units of 2^24, and the low one, below 2^24.
+    """
+
+    def of_block(q: jax.Array, r: jax.Array) -> jax.Array:  # below 2^27
+        q, r = (pixels.astype(jnp.float32) - 128.0 for pixels in (q, r))
+        product = jnp.matmul(q, r.T, precision=jax.lax.Precision.HIGHEST).astype(jnp.int32)
+        q_squared, r_squared = (jnp.square(x.astype(jnp.int32)).sum(axis=1, dtype=jnp.int32) for x in (q, r))
+        return q_squared[:, None] + r_squared[None] - 2 * product
+
+    def add(i: jax.Array, words: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        high, low = words
+        low += of_block(*(jax.lax.dynamic_slice_in_dim(x, i * block, block, axis=1) for x in (queries, piece)))
+        return high + (low >> _BITS), low & (2**_BITS - 1)
+
+    block = min(_BLOCK, queries.shape[1])
+    to_fill = -queries.shape[1] % block  # both with the same value: no distance
+    queries, piece = (jnp.pad(x, ((0, 0), (0, to_fill))) for x in (queries, piece))
+    zero = jnp.zeros((len(queries), len(piece)), jnp.int32)
+    return jax.lax.fori_loop(0, queries.shape[1] // block, add, (zero, zero))

@@ -6,6 +6,7 @@ process calls `draw` alike; process 0 reads and writes the files.
 
 import functools
 import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from ddpm_jax.runs.trained_model import TrainedModel
 
 _FRAMES, _STRIP_COLUMNS = 51, 11
 _NEIGHBOURS, _NEIGHBOUR_ROWS = 8, 10
-_PIECE = 4096  # training images at a time
+_PIECE, _PIECE_BYTES = 4096, 2**27  # training images at a time: so many, or so much of larger ones
 _LONGEST_SOURCES = 100  # characters of a file name; longer ones are hashed
 _ROWS = 10  # of a figure, or its columns, where nothing else is asked for
 
@@ -157,13 +158,16 @@ def nearest_neighbours(
     if crop > min(experiment.image_shape[:2]):
         raise ValueError(f"--crop={crop} must be at most {min(experiment.image_shape[:2])}, the side of the images.")
     training_images = image_sets.share_split(experiment, experiment.config.data.split)
+    if (count := len(training_images)) < _NEIGHBOURS:  # said before samples are drawn, which may take days
+        raise ValueError(f"Nearest neighbours are {_NEIGHBOURS} training images, and data.split has {count}.")
     sample_files.draw(model, samples, num_samples=num_images, batch_size=min(batch_size, num_images), seed=seed)
     pixels = parallel.read_on_primary(lambda: {"pixels": sample_files.read(samples)})["pixels"]
     # A model that was trained on mirrored images can copy those too.
     queries = np.concatenate([pixels, pixels[:, :, ::-1]]) if experiment.config.data.flip else pixels
-    starts = range(0, len(training_images), _PIECE)
+    size = min(_PIECE, max(1, _PIECE_BYTES // math.prod(experiment.image_shape)))
+    starts = range(0, len(training_images), size)
     bar = tqdm(starts, unit="piece", disable=not parallel.is_primary())
-    pieces = (training_images.read(np.arange(i, min(i + _PIECE, len(training_images)))) for i in bar)
+    pieces = (training_images.read(np.arange(i, min(i + size, len(training_images)))) for i in bar)
     nearest = neighbours.nearest(queries, pieces, k=_NEIGHBOURS, crop=crop, map_fn=parallel.map_batches)
     sides = nearest.distances[:, 0].reshape(-1, num_images).argmin(axis=0)  # 1 where the mirrored one is nearer
     distances, indices = (array[sides * num_images + np.arange(num_images)] for array in nearest)

@@ -1,5 +1,6 @@
 """The paper's tables and figures of any number of work folders, as one Markdown and one JSON file."""
 
+import functools
 import json
 import os
 import urllib.parse
@@ -40,8 +41,11 @@ def write(folders: Sequence[Path], out: Path) -> str:
     return text
 
 
-def draw_missing_figures(folder: Path) -> None:
+def draw_missing_figures(folder: Path) -> list[str]:
     """Draws those of Figures 5 to 10 and the neighbours that a work folder lacks; every process calls it alike.
+
+    Returns:
+        A sentence for each that could not be drawn, on which the others do not depend.
 
     Raises:
         FileNotFoundError: if there is no checkpoint to draw with.
@@ -49,14 +53,22 @@ def draw_missing_figures(folder: Path) -> None:
     """
     model = trained_model.load(folder)
     samples, measured = folder / workdir.SAMPLES, folder / workdir.TABLES
-    weights = model.short_weights
-    for mode in figures.MODES:
-        if _is_missing(samples, f"{mode}_step{model.step}_{weights}_*.png"):
-            figures.draw(model, folder, mode)
-    if _is_missing(measured, f"rate_distortion_step{model.step}_*.png"):
-        _draw_figure_5(model, measured)
-    if _is_missing(measured, f"progressive_*_step{model.step}_*.png"):
-        _draw_figure_10(model, measured)
+    step, weights = model.step, model.short_weights
+    wanted = [
+        (mode, samples, f"{mode}_step{step}_{weights}_*.png", functools.partial(figures.draw, model, folder, mode))
+        for mode in figures.MODES
+    ] + [
+        ("Figure 5", measured, f"rate_distortion_step{step}_*.png", lambda: _draw_figure_5(model, measured)),
+        ("Figure 10", measured, f"progressive_*_step{step}_*.png", lambda: _draw_figure_10(model, measured)),
+    ]  # fmt: skip
+    problems = []
+    for name, where, pattern, draw in wanted:
+        try:
+            if _is_missing(where, pattern):
+                draw()
+        except (ValueError, OSError, ArithmeticError) as error:
+            problems.append(f"{folder}: {name} was not drawn: {error}")
+    return problems
 
 
 def _is_missing(folder: Path, pattern: str) -> bool:

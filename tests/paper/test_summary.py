@@ -9,8 +9,10 @@ from ddpm_jax.cli import paper
 from ddpm_jax.configs import digits
 from ddpm_jax.evaluation import results
 from ddpm_jax.evaluation.results import Score
-from ddpm_jax.paper import summary
-from ddpm_jax.runs import workdir
+from ddpm_jax.paper import figures, summary
+from ddpm_jax.runs import trained_model, workdir
+from ddpm_jax.runtime import compilation_cache
+from ddpm_jax.runtime.signals import Stopped
 
 
 def test_pictures_are_linked_from_where_the_report_lies(tmp_path, monkeypatch):
@@ -64,3 +66,38 @@ def test_the_report_of_one_run_lies_in_its_folder(tmp_path, monkeypatch, capsys)
     assert paper._paper(SimpleNamespace(out=None, figures=False), [str(tmp_path / "run")]) == 0
     assert (tmp_path / "run" / "report" / "tables.md").is_file()
     assert f"Written to {tmp_path}/run/report/tables.md" in capsys.readouterr().out
+
+
+@pytest.fixture
+def attempted(monkeypatch):
+    """The figures that were begun; none is drawn, that of the neighbours ends as `attempted.error` says."""
+    attempted = SimpleNamespace(names=[], error=None)
+
+    def draw(model, folder, mode):
+        attempted.names.append(mode)
+        if mode == "neighbours":
+            raise attempted.error
+
+    monkeypatch.setattr(figures, "draw", draw)
+    for name, number in (("_draw_figure_5", "5"), ("_draw_figure_10", "10")):
+        monkeypatch.setattr(summary, name, lambda *_, number=number: attempted.names.append(number))
+    monkeypatch.setattr(trained_model, "load", lambda _: SimpleNamespace(step=9, short_weights="ema"))
+    monkeypatch.setattr(compilation_cache, "enable", lambda: None)
+    return attempted
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "drawn"),
+    [
+        (ValueError("too large"), "run: neighbours was not drawn: too large", [*figures.MODES, "5", "10"]),
+        (Stopped("by a signal", 130), "by a signal", [*figures.MODES]),
+        (RuntimeError("a mistake"), "a mistake", [*figures.MODES]),
+    ],
+)
+def test_the_tables_are_written_whatever_happens_to_a_figure(tmp_path, attempted, error, message, drawn):
+    workdir.write_config(tmp_path / "run", digits.get_config())
+    attempted.error = error
+    with pytest.raises(type(error), match=message):
+        paper._paper(SimpleNamespace(out=str(tmp_path / "report"), figures=True), [str(tmp_path / "run")])
+    assert attempted.names == drawn
+    assert (tmp_path / "report" / "tables.md").is_file()
