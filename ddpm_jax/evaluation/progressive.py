@@ -8,14 +8,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from ddpm_jax import parallel, sampling
+from ddpm_jax import parallel
 from ddpm_jax.evaluation import image_sets, quality, results
 from ddpm_jax.evaluation.image_sets import ImageSet
 from ddpm_jax.evaluation.quality import FeatureSpace
 from ddpm_jax.evaluation.results import Score
 from ddpm_jax.runs.experiment import Experiment
 from ddpm_jax.runs.resumable import ResumableArray
-from ddpm_jax.runs.sample_files import map_images, sample_spec
+from ddpm_jax.runs.sample_files import map_chain, sample_spec
 from ddpm_jax.runs.trained_model import TrainedModel
 
 KINDS = {"progressive": "inception", "progressive_classifier": "classifier"}  # the features of each metric
@@ -30,15 +30,7 @@ def evenly_spaced(num_timesteps: int, count: int) -> list[int]:
 @functools.lru_cache(maxsize=4)
 def map_predictions(experiment: Experiment, timesteps: tuple[int, ...]) -> Callable[[Any, jax.Array], np.ndarray]:
     """Returns `(params, keys [B]) -> uint8 [B, K, H, W, C]`, which draws the x_0 predicted at some timesteps."""
-
-    def draw(params: Any, keys: jax.Array) -> jax.Array:
-        _, predicted = sampling.progressive_loop(
-            experiment.process, experiment.denoise_fn(params), keys=keys, shape=experiment.image_shape,
-            timesteps=timesteps, clip=experiment.config.sample.clip,
-        )  # fmt: skip
-        return predicted
-
-    return map_images(draw)
+    return map_chain(lambda params: experiment.chain(params, timesteps), lambda _, predicted: predicted)
 
 
 def measure_predictions(
@@ -98,7 +90,8 @@ def _draw(
     rows = ResumableArray(path, settings=settings, shape=shape, dtype=np.uint8, or_unsigned=model.owns(path))
     run, params = map_predictions(model.experiment, tuple(timesteps)), parallel.replicate(model.params)
     rows.fill(
-        lambda numbers: run(params, model.experiment.image_keys(seed, numbers)), batch_size=min(batch_size, num_samples)
+        lambda numbers: run(params, model.experiment.image_keys(seed, numbers), report=rows.report),
+        batch_size=min(batch_size, num_samples),
     )
     return rows
 

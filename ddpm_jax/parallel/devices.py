@@ -1,5 +1,6 @@
 """The devices: how a state is replicated, a batch is split, and work is mapped over them."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -7,9 +8,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ddpm_jax.runtime import signals
+from ddpm_jax.runtime import compilation, signals
+from ddpm_jax.sampling import Chain
 
 AXIS = "batch"
+
+_DISPATCH_S = 2.0  # of a loop: how long Ctrl-C waits, and how often a bar moves
+_SHORT, _FIRST_STEPS = 50, 10  # steps of a loop that is first tried in one dispatch; of the first dispatch of others
 
 
 def describe() -> str:
@@ -66,7 +71,7 @@ def pmap_train_steps(train_step: Callable) -> Callable:
         replicated, as do the metrics, [K, ...]. `agreed_code` is the largest `stop_code` of all processes, so that all
         learn at the same step, and at no cost, that one was asked to stop. K = 1 and larger K give the same bits.
     """
-    mapped = _map_steps(train_step)
+    mapped = compilation.announced("the train step", _map_steps(train_step))
 
     def split_and_run(state: Any, batch: Any, stop_code: int = 0) -> tuple[Any, Any, jax.Array]:
         n = jax.local_device_count()
@@ -103,8 +108,12 @@ def _map_steps(train_step: Callable) -> Callable:
     return jax.pmap(steps, axis_name=AXIS, in_axes=(None, 1, 0), out_axes=(None, None, None), donate_argnums=0)
 
 
-def map_batches(function: Callable) -> Callable:
+def map_batches(function: Callable, *, name: str = "the evaluation") -> Callable:
     """Maps `function(shared, *arrays [B, ...]) -> pytree of [B, ...]` over the devices of all processes.
+
+    Args:
+        function: of one device.
+        name: what is said to be compiled.
 
     Returns:
         The same function, which every process calls alike: with `shared` replicated (`replicate`) and all rows of the
@@ -117,19 +126,98 @@ def map_batches(function: Callable) -> Callable:
         return jax.lax.all_gather(function(shared, *arrays), AXIS), jax.lax.pmax(stop_code, AXIS)
 
     mapped = jax.pmap(run_on_device, axis_name=AXIS, in_axes=(None, 0, 0), out_axes=(None, None))
+    mapped = compilation.announced(name, mapped)
 
-    def pad_and_run(shared: Any, *arrays: Any) -> Any:
+    def split_and_run(shared: Any, *arrays: Any) -> Any:
         signals.check()
-        b, n, n_local = len(arrays[0]), jax.device_count(), jax.local_device_count()
-        padded = -(-b // n) * n
-        rows = np.minimum(np.arange(padded), b - 1)[local_rows(padded)]
-        local = tuple(array[rows].reshape(n_local, -1, *array.shape[1:]) for array in arrays)
-        result, agreed_code = mapped(shared, local, np.full(n_local, signals.stop_code(), np.int32))
+        begin = time.monotonic()
+        result, agreed_code = mapped(shared, _local_parts(arrays), _each(signals.stop_code()))
         _wait_on_cpu(result)
         signals.receive_stop_code(int(agreed_code))
-        return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[:b], result)
+        rows = _all_rows(result, len(arrays[0]))
+        signals.expect(time.monotonic() - begin)
+        return rows
 
-    return pad_and_run
+    return split_and_run
+
+
+def map_chain(chain_of: Callable[[Any], Chain], *, name: str) -> Callable:
+    """Maps a chain over the devices of all processes as `map_batches` maps a function, but in several dispatches.
+
+    After each it is told how far the batch is, and signals.Stopped is raised on all processes if one of them was asked
+    to stop. So a dispatch has as many steps as take about two seconds, by the time that those before took. How many is
+    an argument of the one compiled program: however the steps are divided, they give the same bits.
+
+    Args:
+        chain_of: `shared -> chain`; what it reads is a pytree of [B, ...].
+        name: what is said to be compiled.
+
+    Returns:
+        `(shared, *arrays [B, ...], report=None) -> pytree of [B, ...]`, with the arrays that the chain takes;
+        `report(share)` is called with the share of the steps that are taken, in (0, 1].
+    """
+
+    def begin_on_device(shared: Any, arrays: tuple) -> Any:
+        return chain_of(shared).init(*arrays)
+
+    def run_on_device(shared: Any, arrays: tuple, carried: Any, bounds: jax.Array, news: jax.Array) -> tuple:
+        return chain_of(shared).run(carried, bounds[0], bounds[1], *arrays), jax.lax.pmax(news, AXIS)
+
+    def finish_on_device(shared: Any, carried: Any) -> Any:
+        return jax.lax.all_gather(chain_of(shared).read(carried), AXIS)
+
+    begin_mapped = jax.pmap(begin_on_device, axis_name=AXIS, in_axes=(None, 0))
+    finish_mapped = jax.pmap(finish_on_device, axis_name=AXIS, in_axes=(None, 0), out_axes=None)
+    run_mapped = compilation.announced(
+        name,
+        jax.pmap(run_on_device, axis_name=AXIS, in_axes=(None, 0, 0, 0, 0), out_axes=(0, None), donate_argnums=2),
+    )
+    paces: dict[int, tuple[int, int]] = {}  # by batch size, steps a dispatch: as all agreed, and as this process wants
+
+    def split_and_run(shared: Any, *arrays: Any, report: Callable[[float], None] | None = None) -> Any:
+        signals.check()
+        b, local, num_steps, end = len(arrays[0]), _local_parts(arrays), int(chain_of(shared).num_steps), 0
+        carried = begin_mapped(shared, local)
+        while end < num_steps:
+            signals.check()
+            pace, wanted = paces.get(b, (num_steps if num_steps <= _SHORT else _FIRST_STEPS,) * 2)
+            started, begin, end = time.monotonic(), end, min(end + pace, num_steps)
+            carried, news = run_mapped(
+                shared, local, carried, _each([begin, end]), _each([signals.stop_code(), -wanted])
+            )
+            _wait_on_cpu(carried)
+            agreed_code, least_wanted = np.asarray(news) * (1, -1)
+            signals.receive_stop_code(int(agreed_code))
+            seconds = time.monotonic() - started
+            if b in paces:  # else it was compiled meanwhile
+                wanted = max(1, round((end - begin) * _DISPATCH_S / seconds))
+                signals.expect(seconds)
+            paces[b] = int(least_wanted), min(wanted, num_steps)
+            if report:
+                report(end / num_steps)
+        result = finish_mapped(shared, carried)
+        _wait_on_cpu(result)
+        return _all_rows(result, b)
+
+    return split_and_run
+
+
+def _each(value: Any) -> np.ndarray:
+    """Returns what is given to each local device: int32 [n, ...]."""
+    return np.stack([np.asarray(value, np.int32)] * jax.local_device_count())
+
+
+def _local_parts(arrays: tuple) -> tuple:
+    """Splits the rows of arrays [B, ...] over this process's devices, [n, b, ...]; copies of the last fill them up."""
+    b, n = len(arrays[0]), jax.device_count()
+    padded = -(-b // n) * n
+    rows = np.minimum(np.arange(padded), b - 1)[local_rows(padded)]
+    return tuple(array[rows].reshape(jax.local_device_count(), -1, *array.shape[1:]) for array in arrays)
+
+
+def _all_rows(gathered: Any, b: int) -> Any:
+    """Returns the B rows of arrays gathered from all devices, [n, b, ...], as NumPy arrays."""
+    return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[:b], gathered)
 
 
 def _wait_on_cpu(result: Any) -> None:

@@ -8,6 +8,7 @@ import jax
 from ddpm_jax import parallel
 from ddpm_jax.runs import config
 from ddpm_jax.runs.experiment import Experiment
+from ddpm_jax.runtime import compilation
 
 
 class Cost(NamedTuple):
@@ -34,7 +35,8 @@ def cost(lowered: jax.stages.Lowered) -> Cost:
     `winograd` takes the place of convolutions. XLA counts the body of a loop once: they are those of one step of a
     dispatch.
     """
-    memory = lowered.compile().memory_analysis()
+    with compilation.announcing("the train step"):
+        memory = lowered.compile().memory_analysis()
     return Cost(
         arguments=memory.argument_size_in_bytes,
         outputs=memory.output_size_in_bytes,

@@ -1,6 +1,7 @@
 """An experiment: the process, the network and the image shape that a config describes, as plain values."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -36,6 +37,13 @@ class Experiment:
         return sampling.sample_loop(
             self.process, self.denoise_fn(params), keys=keys, shape=self.image_shape, clip=self.config.sample.clip
         )
+
+    def chain(self, params: Any, timesteps: Sequence[int] = ()) -> sampling.Chain:
+        """Makes the chain that `sample` takes as a whole; with `timesteps`, it keeps the x_0 predicted at those."""
+        return sampling.sample_chain(
+            self.process, self.denoise_fn(params), shape=self.image_shape, timesteps=timesteps,
+            clip=self.config.sample.clip,
+        )  # fmt: skip
 
     def load_data(self, split: str | None = None) -> data.Source:
         """Opens the data set that the config names; `split` None: the one that is trained on.

@@ -5,7 +5,6 @@ import hashlib
 import json
 import math
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -137,17 +136,21 @@ class ResumableArray:
             ) as bar,
             contextlib.suppress(Stopped),  # of what computes, which checks the same request
         ):  # fmt: skip
+            self._bar, self._batch_size = bar, batch_size
             while self._done < self._num_rows and not stop.agreed_code:
-                begin = time.monotonic()
                 rows = compute(np.arange(self._done, self._done + batch_size))
                 count = min(batch_size, self._num_rows - self._done)
                 parallel.raise_on_all(lambda rows=rows, count=count: self._write(np.asarray(rows)[:count]))
                 self._done += count
-                bar.update(count)
-                stop.expect(time.monotonic() - begin)
+                bar.update(self._done - bar.n)
         if self._done < self._num_rows:
             message = f"Stopped after {self._done} of {self._num_rows} images; the same command continues."
             raise Stopped(message, stop.agreed_code)
+
+    def report(self, share: float) -> None:
+        """Moves the progress bar of `fill` by a share of the batch in hand, in (0, 1]: for what computes to call."""
+        count = min(self._batch_size, self._num_rows - self._done)
+        self._bar.update(self._done + int(share * count) - self._bar.n)
 
     def _write(self, rows: np.ndarray) -> None:
         if self.array is None:

@@ -97,15 +97,35 @@ def map_images(draw: Callable) -> Callable[..., np.ndarray]:
         A function that every process calls alike. It returns the images as uint8, and raises FloatingPointError if one
         is not finite.
     """
+    return _checked(parallel.map_batches(lambda *arguments: _to_check(draw(*arguments)), name="the sampler"))
 
-    def draw_and_check(shared: Any, *arrays: jax.Array) -> tuple[jax.Array, jax.Array]:
-        drawn = draw(shared, *arrays)
-        return images.to_uint8(drawn), jnp.isfinite(drawn).all(axis=tuple(range(1, drawn.ndim)))
 
-    mapped = parallel.map_batches(draw_and_check)
+def map_chain(chain_of: Callable[[Any], sampling.Chain], select: Callable[..., jax.Array]) -> Callable[..., np.ndarray]:
+    """Maps the chain `chain_of(shared)` over all devices; see `parallel.map_chain`.
 
-    def run(shared: Any, *arrays: Any) -> np.ndarray:
-        pixels, finite = mapped(shared, *arrays)
+    Args:
+        chain_of: `shared -> chain`.
+        select: `(x_0, what was kept) -> images [B, ...] in [-1, 1]`.
+
+    Returns:
+        As `map_images` does, with the argument `report` of `parallel.map_chain`.
+    """
+
+    def checked_chain_of(shared: Any) -> sampling.Chain:
+        chain = chain_of(shared)
+        return chain._replace(read=lambda carried: _to_check(select(*chain.read(carried))))
+
+    return _checked(parallel.map_chain(checked_chain_of, name="the sampler"))
+
+
+def _to_check(drawn: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns images [B, ...] as uint8, and whether each is finite."""
+    return images.to_uint8(drawn), jnp.isfinite(drawn).all(axis=tuple(range(1, drawn.ndim)))
+
+
+def _checked(mapped: Callable) -> Callable[..., np.ndarray]:
+    def run(*arguments: Any, **options: Any) -> np.ndarray:
+        pixels, finite = mapped(*arguments, **options)
         if not finite.all():
             raise FloatingPointError(
                 f"{np.sum(~finite)} of {len(finite)} images are not finite. The weights may be those of a run that "
@@ -117,9 +137,9 @@ def map_images(draw: Callable) -> Callable[..., np.ndarray]:
 
 
 @functools.lru_cache(maxsize=4)
-def mapped_sample(experiment: Experiment) -> Callable[[Any, jax.Array], np.ndarray]:
-    """Returns `(replicated params, keys [B]) -> uint8 [B, H, W, C]`, by `map_images` and compiled once."""
-    return map_images(experiment.sample)
+def mapped_sample(experiment: Experiment) -> Callable[..., np.ndarray]:
+    """Returns `(replicated params, keys [B]) -> uint8 [B, H, W, C]`, by `map_chain` and compiled once."""
+    return map_chain(experiment.chain, lambda x_0, _: x_0)
 
 
 def draw_in_memory(experiment: Experiment, params: Any, *, num_samples: int, batch_size: int, seed: int) -> np.ndarray:
@@ -150,7 +170,10 @@ def draw(model: TrainedModel, path: Path, *, num_samples: int, batch_size: int, 
         return
     samples = ResumableArray(path, settings=settings, shape=shape, dtype=np.uint8, or_unsigned=model.owns(path))
     params, sample = parallel.replicate(model.params), mapped_sample(model.experiment)
-    samples.fill(lambda indices: sample(params, model.experiment.image_keys(seed, indices)), batch_size=batch_size)
+    samples.fill(
+        lambda indices: sample(params, model.experiment.image_keys(seed, indices), report=samples.report),
+        batch_size=batch_size,
+    )
     parallel.agree(lambda: _publish(samples, path, title=title(model, "Samples", seed=seed)))
     print(f"Images: {path}\nGrid of the first {min(_GRID_IMAGES, num_samples)}: {path.with_suffix('.png')}")
 

@@ -115,6 +115,12 @@ def stop_code() -> int:
     return StopRequest._entered.exit_code if StopRequest._entered else 0
 
 
+def expect(seconds: float) -> None:
+    """Notes how long what begins now takes, which is how long a signal waits for its end."""
+    if StopRequest._entered:
+        StopRequest._entered.expect(seconds)
+
+
 def receive_stop_code(exit_code: int) -> None:
     """Notes the largest `stop_code` of all processes, once all of them have it."""
     if StopRequest._entered:

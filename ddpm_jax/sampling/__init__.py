@@ -1,16 +1,18 @@
 """The reverse chain (Ho et al. 2020, Algorithm 2).
 
 keys.py    the keys of images, and the noise that is drawn with them
-chain.py   one step; the one scan that every sampler runs in, whole or from any x_t on
+chain.py   one step; the one scan that every sampler runs in: whole, from any x_t on, or in pieces
 """
 
 from ddpm_jax.sampling.chain import (
+    Chain,
     NoiseFn,
     decode,
     interpolate,
     latents_loop,
     p_sample,
     progressive_loop,
+    sample_chain,
     sample_loop,
 )
 from ddpm_jax.sampling.keys import CHAIN, PRNG_IMPLS, image_keys, noise, over_keys, pinned, run_key
@@ -18,6 +20,7 @@ from ddpm_jax.sampling.keys import CHAIN, PRNG_IMPLS, image_keys, noise, over_ke
 __all__ = [
     "CHAIN",
     "PRNG_IMPLS",
+    "Chain",
     "NoiseFn",
     "decode",
     "image_keys",
@@ -29,5 +32,6 @@ __all__ = [
     "pinned",
     "progressive_loop",
     "run_key",
+    "sample_chain",
     "sample_loop",
 ]

@@ -7,7 +7,7 @@ says how many steps are left; in Algorithm 2 that is the paper's t, 0 for an ima
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -69,8 +69,48 @@ def sample_loop(
     Returns:
         [B, H, W, C] float32, about in [-1, 1].
     """
-    x_0, _ = _whole_chain(process, denoise_fn, keys=keys, shape=shape, clip=clip, sampler=sampler, noise_fn=noise_fn)
-    return x_0
+    chain = sample_chain(process, denoise_fn, shape=shape, clip=clip, sampler=sampler, noise_fn=noise_fn)
+    return _whole(chain, keys)[0]
+
+
+class Chain(NamedTuple):
+    """The reverse chain of a batch, to be taken in pieces of any numbers of steps, which end where the whole does.
+
+    What the pieces hand on is `carried`: what the sampler carries, and what is kept on the way.
+
+    Attributes:
+        num_steps: K of the whole; scalar int.
+        init: `keys [B] -> carried`, before the first step.
+        run: `(carried, begin, end, keys [B]) -> carried`, after `end` of the steps, of which `begin` were taken before:
+            scalar ints, which may be traced.
+        read: `carried -> x_0 [B, H, W, C], what was kept [B, K, H, W, C]`, after the last step.
+    """
+
+    num_steps: jax.Array | int
+    init: Callable[[jax.Array], Any]
+    run: Callable[[Any, jax.Array | int, jax.Array | int, jax.Array], Any]
+    read: Callable[[Any], tuple[jax.Array, jax.Array]]
+
+
+def sample_chain(
+    process: Process,
+    denoise_fn: DenoiseFn,
+    *,
+    shape: tuple[int, int, int],
+    timesteps: Sequence[int] = (),
+    clip: bool = True,
+    sampler: Sampler | None = None,
+    noise_fn: NoiseFn = noise,
+) -> Chain:
+    """Makes the chain that `progressive_loop` takes as a whole; without `timesteps` it is that of `sample_loop`.
+
+    For a caller that must come back between steps: to show how far it is, or to be stopped. The arguments are those of
+    `progressive_loop`, which see.
+    """
+    return _chain(
+        process, denoise_fn, x_t=lambda keys: noise_fn(keys, process.num_timesteps, shape), num_steps=None, clip=clip,
+        sampler=sampler, noise_fn=noise_fn, timesteps=timesteps, keep=lambda x_t, x_0: x_0,
+    )  # fmt: skip
 
 
 def progressive_loop(
@@ -96,10 +136,10 @@ def progressive_loop(
     Raises:
         ValueError: if a timestep is none of the sampler's, or given twice.
     """
-    return _whole_chain(
-        process, denoise_fn, keys=keys, shape=shape, clip=clip, sampler=sampler, noise_fn=noise_fn,
-        timesteps=timesteps, keep=lambda x_t, x_0: x_0,
-    )  # fmt: skip
+    chain = sample_chain(
+        process, denoise_fn, shape=shape, timesteps=timesteps, clip=clip, sampler=sampler, noise_fn=noise_fn
+    )
+    return _whole(chain, keys)
 
 
 def latents_loop(
@@ -119,10 +159,11 @@ def latents_loop(
         x_0 [B, H, W, C], and x_t [B, K, H, W, C] in the order of `timesteps`. That of timestep t holds t + 1 steps of
         noise: it is the paper's x_{t+1}, which `decode(..., num_steps=t + 1)` continues.
     """
-    return _whole_chain(
-        process, denoise_fn, keys=keys, shape=shape, clip=clip, sampler=sampler, noise_fn=noise_fn,
-        timesteps=timesteps, keep=lambda x_t, x_0: x_t,
+    chain = _chain(
+        process, denoise_fn, x_t=lambda keys: noise_fn(keys, process.num_timesteps, shape), num_steps=None, clip=clip,
+        sampler=sampler, noise_fn=noise_fn, timesteps=timesteps, keep=lambda x_t, x_0: x_t,
     )  # fmt: skip
+    return _whole(chain, keys)
 
 
 def decode(
@@ -150,10 +191,10 @@ def decode(
     Returns:
         [B, H, W, C] float32, about in [-1, 1].
     """
-    x_0, _ = _chain(
-        process, denoise_fn, x_t=x_t, num_steps=num_steps, keys=keys, clip=clip, sampler=sampler, noise_fn=noise_fn
+    chain = _chain(
+        process, denoise_fn, x_t=lambda _: x_t, num_steps=num_steps, clip=clip, sampler=sampler, noise_fn=noise_fn
     )
-    return x_0
+    return _whole(chain, keys)[0]
 
 
 def interpolate(
@@ -204,43 +245,48 @@ def interpolate(
     )
 
 
-def _whole_chain(
-    process: Process, denoise_fn: DenoiseFn, *, keys: jax.Array, shape: tuple[int, int, int], **settings: Any
-) -> tuple[jax.Array, jax.Array]:
-    x_t = settings["noise_fn"](keys, process.num_timesteps, shape)
-    return _chain(process, denoise_fn, x_t=x_t, num_steps=None, keys=keys, **settings)
+def _whole(chain: Chain, keys: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return chain.read(chain.run(chain.init(keys), 0, chain.num_steps, keys))
 
 
 def _chain(
     process: Process,
     denoise_fn: DenoiseFn,
     *,
-    x_t: jax.Array,
+    x_t: Callable[[jax.Array], jax.Array],
     num_steps: jax.Array | int | None,
-    keys: jax.Array,
     clip: bool,
     sampler: Sampler | None,
     noise_fn: NoiseFn,
     timesteps: Sequence[int] = (),
     keep: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
-) -> tuple[jax.Array, jax.Array]:
-    """Takes the last `num_steps` steps, or all; returns x_0, and keep(x_t, predicted x_0) [B, K, H, W, C]."""
-    chex.assert_shape(keys, x_t.shape[:1])
+) -> Chain:
+    """Makes the chain of the last `num_steps` steps, or of all, from `x_t(keys)` on; it keeps keep(x_t, x_0)."""
     sampler = sampler or samplers.ancestral(process)
     num_steps = sampler.num_steps if num_steps is None else num_steps
     predict_fn = _predict_fn(process, denoise_fn, clip)
     slots = jnp.asarray(_slots(timesteps, sampler))
 
-    def step(taken: jax.Array, carried: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
-        (carry, kept), i = carried, num_steps - 1 - taken
-        after, x_0 = sampler.step(predict_fn, carry, i, noise_fn(keys, i, x_t.shape[1:]))
-        if timesteps:
-            kept = kept.at[slots[i]].set(keep(sampler.read(carry), x_0), mode="drop")
-        return after, kept
+    def init(keys: jax.Array) -> tuple[Any, jax.Array]:
+        x = x_t(keys)
+        chex.assert_shape(keys, x.shape[:1])
+        return sampler.init(x), jnp.zeros((len(timesteps), *x.shape), x.dtype)
 
-    start = sampler.init(x_t), jnp.zeros((len(timesteps), *x_t.shape), x_t.dtype)
-    carry, kept = jax.lax.fori_loop(0, num_steps, step, start)  # a scan, where num_steps is a Python int
-    return sampler.read(carry), jnp.moveaxis(kept, 0, 1)
+    def run(carried: tuple[Any, jax.Array], begin: Any, end: Any, keys: jax.Array) -> tuple[Any, jax.Array]:
+        def step(taken: jax.Array, carried: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
+            (carry, kept), i = carried, num_steps - 1 - taken
+            after, x_0 = sampler.step(predict_fn, carry, i, noise_fn(keys, i, kept.shape[2:]))
+            if timesteps:
+                kept = kept.at[slots[i]].set(keep(sampler.read(carry), x_0), mode="drop")
+            return after, kept
+
+        return jax.lax.fori_loop(begin, end, step, carried)  # a scan, where both are Python ints
+
+    def read(carried: tuple[Any, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        carry, kept = carried
+        return sampler.read(carry), jnp.moveaxis(kept, 0, 1)
+
+    return Chain(num_steps, init, run, read)
 
 
 def _predict_fn(process: Process, denoise_fn: DenoiseFn, clip: bool) -> PredictFn:

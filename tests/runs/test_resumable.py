@@ -65,6 +65,21 @@ def test_a_signal_that_comes_before_the_devices_are_asked_keeps_the_batches_so_f
     assert begun.array[:3, 0].tolist() == [0.0, 2.0, 4.0]
 
 
+def test_the_bar_moves_within_a_batch(tmp_path, capsys):
+    filled = rows(tmp_path)
+
+    def compute(numbers):
+        shown.append(filled._bar.n)
+        filled.report(0.5)
+        shown.append(filled._bar.n)
+        return ones(numbers)
+
+    shown = []
+    filled.fill(compute, batch_size=4)
+    assert shown == [0, 2, 4, 5]
+    assert "7/7" in capsys.readouterr().err
+
+
 def ones(numbers):
     return np.ones((len(numbers), 2))
 

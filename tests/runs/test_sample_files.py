@@ -34,7 +34,7 @@ def asked(monkeypatch):
     asked = {"batches": batches, "stop_at": None}
 
     def mapped_sample(_):
-        def sample(params, keys):
+        def sample(params, keys, report):
             batches.append(len(keys))
             if len(batches) == asked["stop_at"]:
                 os.kill(os.getpid(), signal.SIGTERM)
