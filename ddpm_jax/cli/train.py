@@ -10,10 +10,12 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from ddpm_jax import evaluation, training
+from ddpm_jax import evaluation, parallel, training
 from ddpm_jax.cli import app
 from ddpm_jax.runs import trainer, workdir
-from ddpm_jax.runtime import compilation_cache
+from ddpm_jax.runtime import compilation_cache, files
+
+_OPEN_FILES = 128  # at a time, most of them while a checkpoint is written: 45 have been counted
 
 
 def main() -> None:
@@ -33,6 +35,7 @@ def _train(values: flags.FlagValues) -> int:
     if values.dry_run:
         trainer.report(values.config, directory)
         return 0
+    parallel.raise_on_all(lambda: files.allow_open(_OPEN_FILES))
     compilation_cache.enable()
     try:
         return trainer.train(values.config, directory, prepare_evaluation=evaluation.prepare).exit_code

@@ -1,8 +1,9 @@
-"""Files that are written whole or not at all, and locks that keep other processes out."""
+"""Files that are written whole or not at all, locks that keep other processes out, and how many may be open."""
 
 import contextlib
 import fcntl
 import os
+import resource
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,3 +79,19 @@ def locked(path: Path, *, problem: str, way_out: str, reentrant: bool = False) -
             file.truncate(0)
             print(own, file=file, flush=True)
         yield
+
+
+def allow_open(least: int) -> None:
+    """Raises this process's own limit of open files to `least` where it is lower and the system lets it.
+
+    Raises:
+        ValueError: where the system does not.
+    """
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY or limit >= least:
+        return
+    if most != resource.RLIM_INFINITY and most < least:
+        raise ValueError(
+            f"Up to {least} files are opened at a time, and {most} may be: allow more (ulimit -n {least})."
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (least, most))

@@ -1,5 +1,6 @@
 import errno
 import os
+import resource
 
 import pytest
 
@@ -51,3 +52,21 @@ def test_a_lock_keeps_others_out_while_it_is_held(tmp_path):
             pass
     with locked(tmp_path):
         pass
+
+
+@pytest.mark.parametrize(
+    ("limits", "raised"),
+    [((1024, 4096), None), ((-1, -1), None), ((20, 128), (128, 128)), ((20, -1), (128, -1)), ((127, 500), (128, 500))],
+)
+def test_as_many_files_may_be_open_as_are_needed(monkeypatch, limits, raised):
+    set_to = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    monkeypatch.setattr(resource, "setrlimit", lambda _, new: set_to.append(new))
+    files.allow_open(128)
+    assert set_to == ([raised] if raised else [])
+
+
+def test_too_few_open_files_are_said_before_any_work(monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (20, 60))
+    with pytest.raises(ValueError, match="128 files are open at a time, and 60 may be: allow more .ulimit -n 128"):
+        files.allow_open(128)
