@@ -6,7 +6,7 @@ bringing damaged files back. A sequence runs with one process, or with two.
 
     DDPM_JAX_SEQUENCES=100 python -m pytest -n 0 -s tests/e2e/test_any_order.py
 
-runs so many sequences, others each time; without the variable a few, always the same. It prints its figures.
+runs so many sequences, others each time, and prints its figures; without the variable a few, always the same.
 """
 
 import collections
@@ -83,7 +83,7 @@ class Commands:
     """Runs commands, counts what happened, and knows the undisturbed results."""
 
     def __init__(self, folder: Path):
-        self._folder, self._logs = folder, 0
+        self._folder, self._logs, self._begin = folder, 0, time.monotonic()
         self.known: dict[tuple, object] = {}
         self.counts: collections.Counter[str] = collections.Counter()
         self.forks = Forks(
@@ -100,6 +100,12 @@ class Commands:
     def fresh_folder(self) -> Path:
         self.counts["sequences"] += 1
         return self._folder / f"sequence_{self.counts['sequences']}"
+
+    def report(self) -> None:
+        """Prints the figures so far, where a run by hand asked for them."""
+        if _ASKED:
+            seconds = time.monotonic() - self._begin
+            print(f"{seconds:.0f} s: {dict(sorted(self.counts.items()))}", file=sys.stderr, flush=True)
 
     def start(self, processes, script, *arguments):
         self._logs += 1
@@ -215,6 +221,7 @@ class AnyOrder(RuleBasedStateMachine):
     def teardown(self):
         if self.sound:
             shutil.rmtree(self.folder, ignore_errors=True)
+        self.commands.report()
 
     @contextlib.contextmanager
     def checking(self):
@@ -449,7 +456,6 @@ def assert_one_sentence(error, script):
 
 def test_any_order_of_commands_gives_the_undisturbed_result_or_one_sentence(tmp_path_factory):
     commands = Commands(tmp_path_factory.mktemp("any_order"))
-    begin = time.monotonic()
     settings = hypothesis.settings(
         stateful_step_count=_STEPS, deadline=None, database=None, derandomize=not _ASKED,
         phases=[hypothesis.Phase.generate], suppress_health_check=list(hypothesis.HealthCheck), print_blob=False,
@@ -461,4 +467,3 @@ def test_any_order_of_commands_gives_the_undisturbed_result_or_one_sentence(tmp_
             run_state_machine_as_test(sequence, settings=some)
     finally:
         commands.forks.close()
-        print(f"\n{time.monotonic() - begin:.0f} s: {dict(sorted(commands.counts.items()))}", file=sys.stderr)
