@@ -43,7 +43,7 @@ def bpd_term(
         [B] in bits/dim, and the mean squared error [B] in units of [-1, 1].
     """
     x_t = q_sample(process, x_0=x_0, t=t, eps=eps)
-    model_output = denoise_fn(x_t, t).astype(jnp.float32)
+    model_output = denoise_fn(x_t, process.network_t(t)).astype(jnp.float32)
     term, x_0_pred = vb_terms_bpd(process, model_output=model_output, x_0=x_0, x_t=x_t, t=t, clip=clip)
     return term, jnp.mean((x_0_pred - x_0) ** 2, axis=(1, 2, 3))
 

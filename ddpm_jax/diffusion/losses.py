@@ -50,7 +50,7 @@ def training_losses(
     """
     check_loss(process, loss_type)
     x_t = q_sample(process, x_0=x_0, t=t, eps=eps)
-    model_output = denoise_fn(x_t, t).astype(jnp.float32)
+    model_output = denoise_fn(x_t, process.network_t(t)).astype(jnp.float32)
     if loss_type == "kl":
         return vb_terms_bpd(process, model_output=model_output, x_0=x_0, x_t=x_t, t=t, clip=False)[0]
     match process.mean_type:

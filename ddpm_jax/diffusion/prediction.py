@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from ddpm_jax.diffusion.process import Process, at, q_posterior
 
-DenoiseFn = Callable[[jax.Array, jax.Array], jax.Array]  # (x_t, t) -> model output
+DenoiseFn = Callable[[jax.Array, jax.Array], jax.Array]  # (x_t, process.network_t(t)) -> model output
 
 
 @flax.struct.dataclass
@@ -42,7 +42,7 @@ def make_predict_fn(process: Process, denoise_fn: DenoiseFn, *, constrain: Const
     """
 
     def predict_fn(x_t: jax.Array, t: jax.Array) -> Prediction:
-        return _predict(process, model_output=denoise_fn(x_t, t), x_t=x_t, t=t, constrain=constrain)
+        return _predict(process, model_output=denoise_fn(x_t, process.network_t(t)), x_t=x_t, t=t, constrain=constrain)
 
     return predict_fn
 

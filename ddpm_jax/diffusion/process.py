@@ -31,6 +31,7 @@ class Process:
     posterior_log_variance: jax.Array  # at t = 0 that of t = 1
     model_variance: jax.Array  # sigma_t^2 of p, by var_type; not used where it is learned
     model_log_variance: jax.Array
+    timesteps: jax.Array | None  # what the network is given for each t; None: t itself
     mean_type: str = flax.struct.field(pytree_node=False)
     var_type: str = flax.struct.field(pytree_node=False)
 
@@ -39,13 +40,19 @@ class Process:
         """Counts the timesteps: T."""
         return self.alphas_cumprod.shape[0]
 
+    def network_t(self, t: jax.Array) -> jax.Array:
+        """Returns what the network is given for t [B]: t itself, unless the process is respaced."""
+        return t if self.timesteps is None else self.timesteps[t]
+
     @property
     def outputs_per_channel(self) -> int:
         """Counts the network's outputs for each channel of the image: 2 where it also predicts the log-variance."""
         return 2 if self.var_type == "learned" else 1
 
 
-def make_process(betas: np.ndarray, *, mean_type: str = "eps", var_type: str = "fixedlarge") -> Process:
+def make_process(
+    betas: np.ndarray, *, mean_type: str = "eps", var_type: str = "fixedlarge", timesteps: np.ndarray | None = None
+) -> Process:
     """Computes every coefficient of the process in float64 and casts it to float32.
 
     As in the official code (diffusion_utils_2.py), the log-variances at t = 0 are those of the posterior at t = 1: the
@@ -60,14 +67,21 @@ def make_process(betas: np.ndarray, *, mean_type: str = "eps", var_type: str = "
         var_type: sigma_t^2 of p: `fixedlarge`, beta_t (the paper's CIFAR-10 models); `fixedsmall`, the posterior
             variance beta-tilde_t (its 256x256 models); `learned`, whose logarithm is the second half of the network's
             channels ("learned diagonal" of Table 2).
+        timesteps: [T] int or float, what the network is given for each t, where that is not t itself: in a respaced
+            process the timesteps of the whole one (`schedule.respaced_timesteps`; the betas are `respaced_betas`).
 
     Raises:
-        ValueError: for betas out of range, an unknown choice, a combination that makes no sense, or coefficients that
-            float32 cannot hold.
+        ValueError: for betas out of range, other than T timesteps, an unknown choice, a combination that makes no
+            sense, or coefficients that float32 cannot hold.
     """
     betas = np.asarray(betas, np.float64)
     if betas.ndim != 1 or len(betas) < 2 or not np.all((betas > 0.0) & (betas <= 1.0)):
         raise ValueError(f"betas must be at least 2 numbers in (0, 1], in one dimension; got shape {betas.shape}.")
+    if timesteps is not None:
+        if np.shape(timesteps) != betas.shape:
+            raise ValueError(f"{betas.shape} betas need as many timesteps, not {np.shape(timesteps)}.")
+        is_int = np.issubdtype(np.asarray(timesteps).dtype, np.integer)
+        timesteps = jnp.asarray(timesteps, jnp.int32 if is_int else jnp.float32)
     alphas_cumprod = np.cumprod(1.0 - betas)
     _check_choices(mean_type, var_type, ends_in_pure_noise=alphas_cumprod[-1] == 0.0)
     alphas_cumprod_prev = np.append(1.0, alphas_cumprod[:-1])
@@ -93,7 +107,7 @@ def make_process(betas: np.ndarray, *, mean_type: str = "eps", var_type: str = "
         )
         _check_tables(tables, mean_type)
         as_float32 = {name: jnp.asarray(table, jnp.float32) for name, table in tables.items()}
-    return Process(**as_float32, mean_type=mean_type, var_type=var_type)
+    return Process(**as_float32, timesteps=timesteps, mean_type=mean_type, var_type=var_type)
 
 
 def _check_tables(tables: dict[str, np.ndarray], mean_type: str) -> None:
