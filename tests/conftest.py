@@ -49,6 +49,20 @@ def fixed_denoise_fn(coefficients: np.ndarray, learned: bool = False):
     return denoise_fn
 
 
+def channelwise_denoise_fn(arrays, var_type: str = "fixedlarge"):
+    """Makes the denoise function of the reference vectors of Improved DDPM, with coefficients [C] (`coef/...`)."""
+    c = {name: jnp.asarray(arrays[f"coef/{name}"])[None, None, None] for name in ("a", "b", "d", "w", "p")}
+    second = {"learned": "l", "learned_range": "r"}.get(var_type)
+    c0, c1, c2 = (jnp.asarray(arrays[f"coef/{second}{i}"])[None, None, None] if second else None for i in range(3))
+
+    def denoise_fn(x, t):
+        t = t.astype("float32")[:, None, None, None]
+        mean = c["a"] * x + c["d"] * jnp.tanh(x) + c["b"] * jnp.sin(c["w"] * t + c["p"])
+        return jnp.concatenate([mean, c0 + c1 * jnp.tanh(x) + c2 * jnp.cos(c["w"] * t)], axis=-1) if second else mean
+
+    return denoise_fn
+
+
 def exact_denoise_fn(process, *, mean: float, deviation: float):
     """Makes the best prediction of eps from x_t, E[eps | x_t], for x_0 ~ N(mean, deviation^2) in each pixel."""
 

@@ -279,6 +279,8 @@ def test_choices_that_make_no_sense_are_refused(choices, message):
     [
         ("fixedlarge", "l1", "Unknown loss_type 'l1'; choose one of mse, kl"),
         ("learned", "mse", "loss_type='mse' does not train a variance"),
+        ("learned_range", "mse", "var_type='learned_range' would never be learned"),
+        ("fixedsmall", "hybrid", "var_type='fixedsmall' has none to learn"),
     ],
 )
 def test_losses_that_make_no_sense_are_refused(var_type, loss_type, message):
@@ -291,7 +293,7 @@ def test_losses_that_make_no_sense_are_refused(var_type, loss_type, message):
 
 @pytest.mark.parametrize("var_type", diffusion.VAR_TYPES)
 def test_a_process_can_be_trained_by_some_loss(var_type):
-    for loss_type in ("kl",) if var_type == "learned" else diffusion.LOSS_TYPES:
+    for loss_type in ("kl", "hybrid") if var_type.startswith("learned") else ("mse", "kl"):
         diffusion.check_loss(linear(var_type=var_type), loss_type)
 
 

@@ -154,14 +154,16 @@ def test_training_lowers_the_loss_of_one_repeated_batch():
 class Convolution(nn.Module):
     """The least that looks at an image's left and right differently."""
 
+    out_ch: int = 3
+
     @nn.compact
     def __call__(self, x, t, *, train):
-        return nn.Conv(3, (1, 3))(x)
+        return nn.Conv(self.out_ch, (1, 3))(x)
 
 
-def smallest(optimizer):
+def smallest(optimizer, **changes):
     """Makes the model above and its first state."""
-    model = Convolution()
+    model = Convolution(**changes)
     params = model.init(jax.random.key(0), np.zeros((1, *SHAPE)), None, train=True)["params"]
     return model, training.TrainState(jnp.zeros((), jnp.int32), params, params, optimizer.init(params))
 
@@ -185,15 +187,18 @@ def test_a_step_outside_pmap_is_that_of_one_device(microbatches):
 @pytest.mark.parametrize("loss_type", diffusion.LOSS_TYPES)
 def test_a_step_reports_the_loss_that_it_is_given(loss_type):
     batch, optimizer = part_of(random_batches(1), 0), optax.sgd(0.1)
-    model, state = smallest(optimizer)
-    step = make_step(model, optimizer=optimizer, flip=False, axis_name=None, loss_type=loss_type)
+    process = PROCESS
+    if loss_type == "hybrid":
+        process = diffusion.make_process(beta_schedule("linear", 100), var_type="learned_range")
+    model, state = smallest(optimizer, out_ch=3 * process.outputs_per_channel)
+    step = make_step(model, process=process, optimizer=optimizer, flip=False, axis_name=None, loss_type=loss_type)
     _, metrics = jax.jit(step)(state, batch)
     image_rng, _ = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))
     rngs = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(image_rng, jnp.arange(8))
     t, eps, _ = jax.vmap(lambda rng: training._draw(rng, SHAPE, PROCESS.num_timesteps))(rngs)
     denoise_fn = functools.partial(model.apply, {"params": state.params}, train=True)
     x_0 = batch.images / np.float32(127.5) - 1
-    losses = diffusion.training_losses(PROCESS, denoise_fn, x_0=x_0, t=t, eps=eps, loss_type=loss_type)
+    losses = diffusion.training_losses(process, denoise_fn, x_0=x_0, t=t, eps=eps, loss_type=loss_type)
     np.testing.assert_allclose(metrics.loss, losses.mean(), rtol=1e-4)
 
 

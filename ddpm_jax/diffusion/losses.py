@@ -1,4 +1,7 @@
-"""The terms of the variational bound (Eq. 5), and the losses that train a network (Section 3.4 of the paper)."""
+"""The terms of the variational bound (Eq. 5), and the losses that train a network (Section 3.4 of the paper).
+
+L_hybrid is that of Nichol and Dhariwal 2021 (arXiv:2102.09672, Eq. 16).
+"""
 
 import math
 
@@ -7,10 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from ddpm_jax.diffusion.prediction import DenoiseFn, p_mean_variance
-from ddpm_jax.diffusion.process import Process, at, check_choice, q_mean_variance, q_posterior, q_sample
+from ddpm_jax.diffusion.process import LEARNED, Process, at, check_choice, q_mean_variance, q_posterior, q_sample
 from ddpm_jax.gaussian import discretized_gaussian_log_likelihood, normal_kl
 
-LOSS_TYPES = ("mse", "kl")
+LOSS_TYPES = ("mse", "kl", "hybrid")
+_BOUND_IN_HYBRID = 0.001  # lambda, the weight of the bound in L_hybrid
 
 
 def check_loss(process: Process, loss_type: str) -> None:
@@ -20,10 +24,16 @@ def check_loss(process: Process, loss_type: str) -> None:
         ValueError: naming the loss and what would be right.
     """
     check_choice("loss_type", loss_type, LOSS_TYPES)
-    if process.var_type == "learned" and loss_type == "mse":
+    learned = process.var_type in LEARNED
+    if learned and loss_type == "mse":
         raise ValueError(
-            "loss_type='mse' does not train a variance, so var_type='learned' would never be learned. Use "
-            "loss_type='kl', or a fixed variance."
+            f"loss_type='mse' does not train a variance, so var_type={process.var_type!r} would never be learned. Use "
+            "loss_type='kl' or 'hybrid', or a fixed variance."
+        )
+    if not learned and loss_type == "hybrid":
+        raise ValueError(
+            f"loss_type='hybrid' trains a variance by the bound, and var_type={process.var_type!r} has none to learn. "
+            "Use var_type='learned_range', or loss_type='mse'."
         )
 
 
@@ -39,7 +49,8 @@ def training_losses(
         t: [B] int32 in [0, T).
         eps: [B, H, W, C] standard normal noise.
         loss_type: `mse`, the unweighted squared error of what the network predicts (L_simple, Eq. 14, for `eps`);
-            `kl`, the variational bound (Eq. 5).
+            `kl`, the variational bound (Eq. 5); `hybrid`, the squared error plus 0.001 T times the bound's term, whose
+            gradient reaches the variance alone (L_hybrid).
 
     Returns:
         [B] float32. `mse`: the mean over H, W and C; for eps about 1 for an untrained network. `kl`: the term t of the
@@ -53,6 +64,19 @@ def training_losses(
     model_output = denoise_fn(x_t, process.network_t(t)).astype(jnp.float32)
     if loss_type == "kl":
         return vb_terms_bpd(process, model_output=model_output, x_0=x_0, x_t=x_t, t=t, clip=False)[0]
+    if loss_type == "mse":
+        return _squared_error(process, prediction=model_output, x_0=x_0, x_t=x_t, t=t, eps=eps)
+    prediction, variance = jnp.split(model_output, 2, axis=-1)
+    fixed_mean = jnp.concatenate([jax.lax.stop_gradient(prediction), variance], axis=-1)
+    term, _ = vb_terms_bpd(process, model_output=fixed_mean, x_0=x_0, x_t=x_t, t=t, clip=False)
+    error = _squared_error(process, prediction=prediction, x_0=x_0, x_t=x_t, t=t, eps=eps)
+    return error + _BOUND_IN_HYBRID * process.num_timesteps * term
+
+
+def _squared_error(
+    process: Process, *, prediction: jax.Array, x_0: jax.Array, x_t: jax.Array, t: jax.Array, eps: jax.Array
+) -> jax.Array:
+    """Computes the mean squared error [B] of what the network predicts of x_t."""
     match process.mean_type:
         case "eps":
             target = eps
@@ -62,8 +86,8 @@ def training_losses(
             target, _, _ = q_posterior(process, x_0=x_0, x_t=x_t, t=t)
         case "v":
             target = at(process.sqrt_alphas_cumprod, t) * eps - at(process.sqrt_one_minus_alphas_cumprod, t) * x_0
-    chex.assert_equal_shape([model_output, target])
-    return _mean_over_pixels((model_output - target) ** 2)
+    chex.assert_equal_shape([prediction, target])
+    return _mean_over_pixels((prediction - target) ** 2)
 
 
 def vb_terms_bpd(

@@ -7,7 +7,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from ddpm_jax.diffusion.process import Process, at, q_posterior
+from ddpm_jax.diffusion.process import LEARNED, Process, at, q_posterior
 
 DenoiseFn = Callable[[jax.Array, jax.Array], jax.Array]  # (x_t, process.network_t(t)) -> model output
 
@@ -54,8 +54,8 @@ def p_mean_variance(
 
     Args:
         process: coefficients, and what the network predicts.
-        model_output: what `denoise_fn(x_t, t)` returned: [B, H, W, C], or with learned variances [B, H, W, 2C], the
-            log-variances second.
+        model_output: what `denoise_fn(x_t, t)` returned: [B, H, W, C], or with learned variances [B, H, W, 2C], what
+            tells the log-variances second.
         x_t: [B, H, W, C].
         t: [B] int32 in [0, T).
         clip: clip the implied x_0 to [-1, 1] before the mean is computed from it, as the official samplers do; where
@@ -84,8 +84,12 @@ def _split(
     """Splits the output into the prediction, and p's variance and log-variance, learned or fixed; each [B, H, W, C]."""
     chex.assert_shape(model_output, (*x_t.shape[:-1], process.outputs_per_channel * x_t.shape[-1]))
     chex.assert_shape(t, x_t.shape[:1])
-    if process.var_type == "learned":
+    if process.var_type in LEARNED:
         prediction, log_variance = jnp.split(model_output, 2, axis=-1)
+        if process.var_type == "learned_range":
+            share = 0.5 * (log_variance + 1.0)  # of the upper end; what the network says is not confined to [-1, 1]
+            lower, upper = at(process.posterior_log_variance, t), at(process.model_log_variance, t)
+            log_variance = share * upper + (1.0 - share) * lower
         return prediction, jnp.exp(log_variance), log_variance
     variance = jnp.broadcast_to(at(process.model_variance, t), x_t.shape)
     return model_output, variance, jnp.broadcast_to(at(process.model_log_variance, t), x_t.shape)
@@ -96,7 +100,7 @@ def predict_x_0(process: Process, *, prediction: jax.Array, x_t: jax.Array, t: j
 
     Args:
         process: coefficients, and what the network predicts.
-        prediction: [B, H, W, C], the network's output without its log-variances.
+        prediction: [B, H, W, C], the network's output without what tells the variances.
         x_t: [B, H, W, C].
         t: [B] int32 in [0, T).
 

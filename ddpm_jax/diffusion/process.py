@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 MEAN_TYPES = ("eps", "xstart", "xprev", "v")
-VAR_TYPES = ("fixedsmall", "fixedlarge", "learned")
+VAR_TYPES = ("fixedsmall", "fixedlarge", "learned", "learned_range")
+LEARNED = VAR_TYPES[2:]
 _LARGEST_X_T = 100.0  # of any pixel: it is about normal
 
 
@@ -29,7 +30,7 @@ class Process:
     posterior_mean_coef2: jax.Array  # of x_t, Eq. 7
     posterior_variance: jax.Array  # beta-tilde_t, Eq. 7; 0 at t = 0
     posterior_log_variance: jax.Array  # at t = 0 that of t = 1
-    model_variance: jax.Array  # sigma_t^2 of p, by var_type; not used where it is learned
+    model_variance: jax.Array  # sigma_t^2 of p, by var_type; the upper end of a learned range; not used if `learned`
     model_log_variance: jax.Array
     timesteps: jax.Array | None  # what the network is given for each t; None: t itself
     mean_type: str = flax.struct.field(pytree_node=False)
@@ -46,8 +47,8 @@ class Process:
 
     @property
     def outputs_per_channel(self) -> int:
-        """Counts the network's outputs for each channel of the image: 2 where it also predicts the log-variance."""
-        return 2 if self.var_type == "learned" else 1
+        """Counts the network's outputs for each channel of the image: 2 where it also tells the variance."""
+        return 2 if self.var_type in LEARNED else 1
 
 
 def make_process(
@@ -57,7 +58,8 @@ def make_process(
 
     As in the official code (diffusion_utils_2.py), the log-variances at t = 0 are those of the posterior at t = 1: the
     posterior variance at t = 0 is 0, its logarithm infinite. For `fixedlarge` that makes the log-variance at t = 0
-    differ from log beta_1; only log-variances enter sampling and likelihoods, and sampling adds no noise at t = 0.
+    differ from log beta_1; only log-variances enter sampling and likelihoods, and sampling adds no noise at t = 0. The
+    upper end of a learned range is log beta_t at t = 0, too, as in the code of Improved DDPM.
 
     Args:
         betas: [T] variances in (0, 1], as `schedule.beta_schedule` returns them.
@@ -66,7 +68,8 @@ def make_process(
             Ho 2022, which is not in the paper).
         var_type: sigma_t^2 of p: `fixedlarge`, beta_t (the paper's CIFAR-10 models); `fixedsmall`, the posterior
             variance beta-tilde_t (its 256x256 models); `learned`, whose logarithm is the second half of the network's
-            channels ("learned diagonal" of Table 2).
+            channels ("learned diagonal" of Table 2); `learned_range`, whose logarithm lies where that half says, from
+            log beta-tilde_t at -1 to log beta_t at 1 and beyond (Nichol and Dhariwal 2021, Eq. 15).
         timesteps: [T] int or float, what the network is given for each t, where that is not t itself: in a respaced
             process the timesteps of the whole one (`schedule.respaced_timesteps`; the betas are `respaced_betas`).
 
@@ -89,6 +92,7 @@ def make_process(
     with np.errstate(all="ignore"):  # what is not finite is refused below, if it is used
         posterior_variance = betas * (1.0 - alphas_cumprod_prev) / one_minus_alphas_cumprod
         model_variance = posterior_variance if var_type == "fixedsmall" else betas
+        first = betas[0] if var_type == "learned_range" else posterior_variance[1]
         recip_alphas_cumprod = 1.0 / alphas_cumprod
         tables = dict(
             alphas_cumprod=alphas_cumprod,
@@ -103,7 +107,7 @@ def make_process(
             posterior_variance=posterior_variance,
             posterior_log_variance=np.log(np.append(posterior_variance[1], posterior_variance[1:])),
             model_variance=model_variance,
-            model_log_variance=np.log(np.append(posterior_variance[1], model_variance[1:])),
+            model_log_variance=np.log(np.append(first, model_variance[1:])),
         )
         _check_tables(tables, mean_type)
         as_float32 = {name: jnp.asarray(table, jnp.float32) for name, table in tables.items()}
