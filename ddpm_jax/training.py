@@ -6,6 +6,7 @@ each part of the batch that is computed at once, so N devices with M microbatche
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import flax.linen as nn
@@ -14,8 +15,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ddpm_jax import images, sampling
+from ddpm_jax import images, sampling, timesteps
 from ddpm_jax.diffusion import Process, training_losses
+from ddpm_jax.timesteps import TimestepSampler
 
 
 class Batch(Protocol):
@@ -33,6 +35,7 @@ class TrainState:
     params: Any
     ema_params: Any
     opt_state: optax.OptState
+    timestep_state: Any = ()  # of the `TimestepSampler`
 
 
 @flax.struct.dataclass
@@ -40,8 +43,8 @@ class Metrics:
     """What one step reports of the global batch; float32 scalars but for the quarters."""
 
     loss: jax.Array
-    quarter_loss: jax.Array  # [4], the sum over the images whose t lies in that quarter of 0..T-1
-    quarter_count: jax.Array  # [4], how many images that are
+    quarter_loss: jax.Array  # [4], the sum over the images whose t lies in that quarter of 0..T-1, by their weights
+    quarter_count: jax.Array  # [4], how many images that are, by their weights
     grad_norm: jax.Array  # before clipping
     param_norm: jax.Array  # after the update
 
@@ -81,14 +84,26 @@ def make_optimizer(*, lr: float, warmup_steps: int, clip_norm: float) -> optax.G
 
 @sampling.pinned
 def create_state(
-    model: nn.Module, optimizer: optax.GradientTransformation, *, rng: jax.Array, image_shape: tuple[int, int, int]
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    *,
+    rng: jax.Array,
+    image_shape: tuple[int, int, int],
+    timestep_sampler: TimestepSampler | None = None,
 ) -> TrainState:
-    """Makes the state before the first step; the average starts at the parameters themselves."""
+    """Makes the state before the first step; the average starts at the parameters themselves.
+
+    `timestep_sampler` is that of `train_step`.
+    """
     x, t = jnp.zeros((1, *image_shape)), jnp.zeros((1,), jnp.int32)
     params = jax.jit(model.init)(rng, x, t)["params"]
     ema_params = jax.tree.map(jnp.copy, params)  # a copy: the state is donated, and no buffer can be donated twice
     return TrainState(
-        step=jnp.zeros((), jnp.int32), params=params, ema_params=ema_params, opt_state=optimizer.init(params)
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        ema_params=ema_params,
+        opt_state=optimizer.init(params),
+        timestep_state=timestep_sampler.init() if timestep_sampler else (),
     )
 
 
@@ -108,12 +123,11 @@ def ema_update(ema_params: Any, params: Any, *, step: jax.Array, decay: float, w
     return optax.incremental_update(params, ema_params, 1.0 - decay)
 
 
-def _draw(rng: jax.Array, image_shape: tuple[int, int, int], num_timesteps: int) -> tuple[jax.Array, ...]:
-    """Draws t, the noise and whether to flip, for one image."""
+def _draw(rng: jax.Array, image_shape: tuple[int, int, int]) -> tuple[jax.Array, ...]:
+    """Draws the key of t, the noise and whether to flip, for one image."""
     t_rng, eps_rng, flip_rng = jax.random.split(rng, 3)
-    t = jax.random.randint(t_rng, (), 0, num_timesteps, jnp.int32)
     eps = jax.random.normal(eps_rng, image_shape, jnp.float32)
-    return t, eps, jax.random.bernoulli(flip_rng, jnp.float32(0.5))
+    return t_rng, eps, jax.random.bernoulli(flip_rng, jnp.float32(0.5))
 
 
 @sampling.pinned
@@ -131,6 +145,7 @@ def train_step(
     flip: bool,
     axis_name: str | None = None,
     microbatches: int = 1,
+    timestep_sampler: TimestepSampler | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Takes one step of Algorithm 1, alone or as one device of a `pmap` over `axis_name`.
 
@@ -148,24 +163,30 @@ def train_step(
         axis_name: of the mapped axis, over which losses and gradients are averaged; None outside a `pmap`, where the
             batch is the global one.
         microbatches: a divisor of B; that many parts are computed one after another, to need less memory.
+        timestep_sampler: draws t, and is `timesteps.uniform` if None. What it learns is part of the state.
 
     Returns:
         The next state and the metrics, both replicated.
     """
     pixels = batch.images
+    timestep_sampler = timestep_sampler or timesteps.uniform(process.num_timesteps)
     part = functools.partial(
         _gradient, params=state.params, rng=jax.random.fold_in(rng, state.step), process=process, model=model,
-        loss_type=loss_type, flip=flip,
+        loss_type=loss_type, flip=flip, draw_t=functools.partial(timestep_sampler.draw, state.timestep_state),
     )  # fmt: skip
     device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
     parts = device * microbatches + jnp.arange(microbatches)  # of the global batch
     if microbatches == 1:
-        total = part(parts[0], pixels)
+        total, t, losses = part(parts[0], pixels)
     else:
         split = pixels.reshape(microbatches, -1, *pixels.shape[1:])
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(part, parts[0], split[0]))
-        add = lambda total, each: (jax.tree.map(jnp.add, total, part(*each)), None)  # noqa: E731
-        total, _ = jax.lax.scan(add, zeros, (parts, split))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(part, parts[0], split[0])[0])
+
+        def add(total: MicrobatchGrads, each: tuple) -> tuple[MicrobatchGrads, tuple]:
+            grads, *drawn = part(*each)
+            return jax.tree.map(jnp.add, total, grads), tuple(drawn)
+
+        total, (t, losses) = jax.lax.scan(add, zeros, (parts, split))
     means = jax.tree.map(lambda x: x / microbatches, (total.loss, total.grads))
     sums = total.quarter_loss, total.quarter_count
     if axis_name is not None:
@@ -181,7 +202,15 @@ def train_step(
         grad_norm=optax.tree.norm(grads),
         param_norm=optax.tree.norm(params),
     )
-    state = TrainState(step=state.step + 1, params=params, ema_params=ema_params, opt_state=opt_state)
+    timestep_state = state.timestep_state
+    if jax.tree.leaves(timestep_state):
+        t, losses = t.reshape(-1), losses.reshape(-1)  # in the order of the images, from all devices
+        if axis_name is not None:
+            t, losses = jax.lax.all_gather((t, losses), axis_name, tiled=True)
+        timestep_state = timestep_sampler.update(timestep_state, t, losses)
+    state = TrainState(
+        step=state.step + 1, params=params, ema_params=ema_params, opt_state=opt_state, timestep_state=timestep_state
+    )
     return state, metrics
 
 
@@ -205,15 +234,17 @@ def _gradient(
     model: nn.Module,
     loss_type: str,
     flip: bool,
-) -> MicrobatchGrads:
-    """Computes the mean loss of a part [b, H, W, C] uint8 of the global batch, and its gradient.
+    draw_t: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
+) -> tuple[MicrobatchGrads, jax.Array, jax.Array]:
+    """Computes the mean loss of a part [b, H, W, C] uint8 of the global batch, and its gradient; t and losses, [b].
 
     `part` is its number: that many parts of the same size come before it in the global batch.
     """
     image_rng, dropout_rng = jax.random.split(rng)
     indices = part * len(pixels) + jnp.arange(len(pixels))  # in the global batch
     image_rngs = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(image_rng, indices)
-    t, eps, flipped = sampling.over_keys(lambda key: _draw(key, pixels.shape[1:], process.num_timesteps))(image_rngs)
+    t_rngs, eps, flipped = sampling.over_keys(lambda key: _draw(key, pixels.shape[1:]))(image_rngs)
+    t, weight = draw_t(t_rngs, indices)
     x_0 = images.from_uint8(pixels)
     if flip:
         x_0 = jnp.where(flipped[:, None, None, None], x_0[:, :, ::-1, :], x_0)
@@ -224,10 +255,11 @@ def _gradient(
             return model.apply({"params": params}, x_t, t, train=True, rngs=rngs)
 
         losses = training_losses(process, denoise_fn, x_0=x_0, t=t, eps=eps, loss_type=loss_type)  # [b]
-        return jnp.mean(losses), losses
+        return jnp.mean(weight * losses), losses
 
     (loss, losses), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
-    in_quarter = jax.nn.one_hot(t * 4 // process.num_timesteps, 4, dtype=jnp.float32)  # [b, 4]
-    return MicrobatchGrads(
+    in_quarter = jax.nn.one_hot(t * 4 // process.num_timesteps, 4, dtype=jnp.float32) * weight[:, None]  # [b, 4]
+    sums = MicrobatchGrads(
         loss=loss, grads=grads, quarter_loss=losses @ in_quarter, quarter_count=in_quarter.sum(axis=0)
     )
+    return sums, t, losses

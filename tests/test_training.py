@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from ddpm_jax import data, diffusion, parallel, sampling, training
+from ddpm_jax import data, diffusion, parallel, sampling, timesteps, training
 from ddpm_jax.ops import convolution
 from ddpm_jax.schedule import beta_schedule
 from ddpm_jax.unet import UNet
@@ -100,7 +100,8 @@ def test_the_average_with_warmup_forgets_its_start():
 
 def test_what_a_step_draws_is_uniform_in_t_and_normal_in_eps():
     rngs = jax.random.split(jax.random.key(0), 4000)
-    t, eps, flipped = jax.vmap(lambda rng: training._draw(rng, (2, 2, 1), 10))(rngs)
+    t_rngs, eps, flipped = jax.vmap(lambda rng: training._draw(rng, (2, 2, 1)))(rngs)
+    t, _ = timesteps.uniform(10).draw((), t_rngs, jnp.arange(4000))
     counts = np.bincount(t, minlength=10)
     assert counts.shape == (10,)
     assert np.abs(counts - 400).max() < 5 * np.sqrt(400)
@@ -195,7 +196,8 @@ def test_a_step_reports_the_loss_that_it_is_given(loss_type):
     _, metrics = jax.jit(step)(state, batch)
     image_rng, _ = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))
     rngs = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(image_rng, jnp.arange(8))
-    t, eps, _ = jax.vmap(lambda rng: training._draw(rng, SHAPE, PROCESS.num_timesteps))(rngs)
+    t_rngs, eps, _ = jax.vmap(lambda rng: training._draw(rng, SHAPE))(rngs)
+    t, _ = timesteps.uniform(PROCESS.num_timesteps).draw((), t_rngs, jnp.arange(8))
     denoise_fn = functools.partial(model.apply, {"params": state.params}, train=True)
     x_0 = batch.images / np.float32(127.5) - 1
     losses = diffusion.training_losses(process, denoise_fn, x_0=x_0, t=t, eps=eps, loss_type=loss_type)
@@ -247,3 +249,36 @@ def test_what_an_image_draws_depends_on_its_place_in_the_global_batch_alone(prng
         step = make_step(axis_name=None, rng=sampling.run_key(0, prng_impl=prng_impl), microbatches=microbatches)
         losses.append(float(jax.jit(step)(state, batch)[1].loss))
     np.testing.assert_allclose(losses, losses[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("microbatches", [1, 2])
+def test_the_timestep_sampler_learns_the_losses_of_the_whole_batch_in_order(microbatches):
+    """Step by step as by hand: drawn by what was learned, weighted in the loss, learned unweighted."""
+    optimizer, process = optax.sgd(0.0), diffusion.make_process(beta_schedule("quad", 4, beta_end=0.9))
+    sampler = timesteps.importance(4, history=2)
+    model, state = smallest(optimizer)
+    state, learned = state.replace(timestep_state=sampler.init()), sampler.init()
+    settings = dict(process=process, optimizer=optimizer, flip=False, axis_name=None, timestep_sampler=sampler)
+    step = jax.jit(make_step(model, microbatches=microbatches, **settings))
+    weights = []
+
+    @jax.jit
+    def by_hand(learned, params, pixels, number):
+        image_rng, _ = jax.random.split(jax.random.fold_in(jax.random.key(0), number))
+        rngs = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(image_rng, jnp.arange(8))
+        t_rngs, eps, _ = jax.vmap(lambda rng: training._draw(rng, SHAPE))(rngs)
+        t, weight = sampler.draw(learned, t_rngs, jnp.arange(8))
+        denoise_fn = functools.partial(model.apply, {"params": params}, train=True)
+        losses = diffusion.training_losses(process, denoise_fn, x_0=pixels / 127.5 - 1, t=t, eps=eps)
+        return sampler.update(learned, t, losses), (weight * losses).mean(), weight
+
+    for number in range(8):
+        batch = part_of(random_batches(8), number)
+        learned, loss, weight = by_hand(learned, state.params, batch.images, number)
+        state, metrics = step(state, batch)
+        np.testing.assert_allclose(metrics.loss, loss, rtol=1e-5)
+        np.testing.assert_allclose(metrics.quarter_loss.sum() / 8, loss, rtol=1e-5)
+        chex.assert_trees_all_close(state.timestep_state, learned, rtol=1e-5)
+        weights.append(weight)
+    assert np.std(weights[0]) < 1e-6
+    assert np.std(weights[-1]) > 0.03

@@ -266,6 +266,8 @@ def _reason(error: Exception) -> str:
 
 def _items(state: TrainState) -> dict[str, Any]:
     rest = {"step": state.step, "opt_state": state.opt_state}
+    if jax.tree.leaves(state.timestep_state):  # checkpoints that are older than it have none
+        rest["timestep_state"] = state.timestep_state
     return {"params": state.params, "ema_params": state.ema_params, "optimizer": rest}
 
 

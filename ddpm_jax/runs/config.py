@@ -12,6 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import ml_collections
 
+from ddpm_jax import timesteps
 from ddpm_jax.runs import defaults
 from ddpm_jax.runtime import profiling
 from ddpm_jax.sampling import PRNG_IMPLS
@@ -93,6 +94,8 @@ def _unfitting(config: ml_collections.ConfigDict) -> Iterator[str]:
         yield f"data.background={background!r:.100} must be three integers in 0..255: red, green, blue"
     if config.train.on_failed_save not in ("continue", "stop"):
         yield f"train.on_failed_save={config.train.on_failed_save!r} must be continue or stop"
+    if config.train.timesteps not in timesteps.CHOICES:
+        yield f"train.timesteps={config.train.timesteps!r:.100} must be one of {', '.join(timesteps.CHOICES)}"
     if config.data.holdout and config.data.split != "train":
         yield f"data.holdout={config.data.holdout} keeps images out of split 'train', not {config.data.split!r:.100}"
     for section in ("train", "sample"):

@@ -51,6 +51,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.num_steps = 800_000
     config.train.batch_size = 128  # global: shared by all devices
     config.train.microbatches = 1  # parts that a device computes its images in, one after another, to save memory
+    config.train.timesteps = "uniform"  # or 'stratified', 'importance': see ddpm_jax/timesteps.py
     config.train.seed = 0
     config.train.prng_impl = "threefry2x32"  # or 'rbg', whose numbers are others on another kind of device
     config.train.steps_per_dispatch = 1  # at most; more is faster for small models

@@ -16,7 +16,7 @@ import ml_collections
 import numpy as np
 import optax
 
-from ddpm_jax import data, images, parallel, sampling, training
+from ddpm_jax import data, images, parallel, sampling, timesteps, training
 from ddpm_jax.ops import convolution
 from ddpm_jax.runs import checkpoint, config, dry_run, sample_files, workdir
 from ddpm_jax.runs.experiment import Experiment, make_experiment
@@ -117,7 +117,15 @@ def make_step(experiment: Experiment) -> tuple[optax.GradientTransformation, Cal
         model=experiment.model.clone(conv=convolution.conv_for_training), optimizer=optimizer,
         loss_type=settings.diffusion.loss_type, ema_decay=optim.ema_decay, ema_warmup=optim.ema_warmup,
         flip=settings.data.flip, microbatches=settings.train.microbatches, axis_name=parallel.AXIS,
+        timestep_sampler=_timestep_sampler(experiment),
     )  # fmt: skip
+
+
+def _timestep_sampler(experiment: Experiment) -> timesteps.TimestepSampler:
+    settings = experiment.config.train
+    return timesteps.make_sampler(
+        settings.timesteps, num_timesteps=experiment.process.num_timesteps, batch_size=settings.batch_size
+    )
 
 
 def _run_key(experiment: Experiment) -> jax.Array:
@@ -129,7 +137,7 @@ def make_init(experiment: Experiment, optimizer: optax.GradientTransformation) -
     """Makes the function that returns the state of a fresh start."""
     return functools.partial(
         training.create_state, experiment.model, optimizer, rng=_run_key(experiment),
-        image_shape=experiment.image_shape,
+        image_shape=experiment.image_shape, timestep_sampler=_timestep_sampler(experiment),
     )  # fmt: skip
 
 

@@ -75,6 +75,16 @@ def test_the_same_command_again_continues_to_the_same_bits(run, trained, tmp_pat
 
 
 @pytest.mark.slow
+def test_what_was_learned_of_timesteps_is_resumed_to_the_same_bits(run, tmp_path):
+    command = ("train.py", *TINY, "--config.train.timesteps=importance", "--config.diffusion.num_timesteps=3")
+    run(*command, f"--workdir={tmp_path / 'through'}")
+    run(*command, f"--workdir={tmp_path / 'stopped'}", "--config.train.num_steps=7")
+    run(*command, f"--workdir={tmp_path / 'stopped'}")
+    assert_same_model(tmp_path / "stopped", tmp_path / "through")
+    assert losses(tmp_path / "stopped")[12] == losses(tmp_path / "through")[12]
+
+
+@pytest.mark.slow
 def test_a_run_that_is_killed_continues_to_the_same_bits(start, run, trained, tmp_path):
     folder = tmp_path / "run"
     process = start("train.py", *TINY, f"--workdir={folder}")

@@ -14,8 +14,8 @@ from ddpm_jax.parallel import processes
 
 PROGRAM = """
 import functools, sys
-import jax, numpy as np, optax
-from ddpm_jax import data, diffusion, parallel, training
+import flax.linen as nn, jax, numpy as np, optax
+from ddpm_jax import data, diffusion, parallel, timesteps, training
 from ddpm_jax.schedule import beta_schedule
 from ddpm_jax.unet import UNet
 
@@ -33,7 +33,23 @@ state, metrics, _ = step(parallel.replicate(state.replace(params=start)), batch)
 draw = parallel.map_batches(lambda params, keys: jax.vmap(lambda key: params + jax.random.normal(key, (2, 3)))(keys))
 arrays = {"/".join(str(k.key) for k in path): before - np.asarray(after) for (path, before), after in
           zip(jax.tree.leaves_with_path(start), jax.tree.leaves(state.params))}
+
+class Dense(nn.Module):
+    @nn.compact
+    def __call__(self, x, t, *, train=False):
+        return nn.Dense(3)(x)
+
+sampler = timesteps.importance(4, history=2)
+state = training.create_state(
+    Dense(), optimizer, rng=jax.random.key(1), image_shape=(8, 4, 3), timestep_sampler=sampler)
+step = parallel.pmap_train_steps(functools.partial(
+    training.train_step, rng=jax.random.key(0), process=diffusion.make_process(beta_schedule("linear", 4)),
+    model=Dense(), optimizer=optax.sgd(1e-3), loss_type="mse", ema_decay=0.9, ema_warmup=False, flip=True,
+    axis_name=parallel.AXIS, timestep_sampler=sampler, microbatches=2))
+batches = data.Batch(np.repeat(pixels, 6, axis=0), np.zeros((6, 8), np.int32))
+learned = step(parallel.replicate(jax.device_get(state)), batches)[0].timestep_state
 np.savez(sys.argv[1], devices=jax.device_count(), loss=metrics.loss, quarters=metrics.quarter_loss,
+         learned=learned.losses, learned_counts=learned.counts,
          drawn=draw(parallel.replicate(jax.numpy.ones((2, 3))), jax.random.split(jax.random.key(5), 6)), **arrays)
 """
 
@@ -55,7 +71,8 @@ def test_four_devices_compute_the_loss_and_gradients_of_one(results):
     assert (one["devices"], four["devices"]) == (1, 4)
     np.testing.assert_allclose(four["loss"], one["loss"], rtol=1e-5)
     np.testing.assert_allclose(four["quarters"], one["quarters"], rtol=1e-5, atol=1e-6)
-    names = [name for name in one.files if name not in ("devices", "loss", "quarters", "drawn")]
+    others = ("devices", "loss", "quarters", "drawn", "learned", "learned_counts")
+    names = [name for name in one.files if name not in others]
     assert len(names) > 100
     largest = max(np.abs(one[name]).max() for name in names)
     assert largest > 0.1
@@ -69,6 +86,14 @@ def test_four_devices_draw_what_one_draws_also_where_they_cannot_share_equally(r
     one, four = results
     assert one["drawn"].shape == (6, 2, 3)
     np.testing.assert_array_equal(four["drawn"], one["drawn"])
+
+
+@pytest.mark.slow
+def test_four_devices_learn_the_importance_of_timesteps_as_one_does(results):
+    one, four = results
+    np.testing.assert_array_equal(one["learned_counts"], [2, 2, 2, 2])
+    np.testing.assert_array_equal(four["learned_counts"], one["learned_counts"])
+    np.testing.assert_allclose(four["learned"], one["learned"], rtol=1e-5)
 
 
 def test_replicated_arrays_are_whole():

@@ -14,6 +14,7 @@ import pytest
 
 from ddpm_jax import parallel
 from ddpm_jax.runs import checkpoint
+from ddpm_jax.timesteps import LossHistory
 from ddpm_jax.training import TrainState
 
 
@@ -59,6 +60,14 @@ def largest_file(folder):
 
 def test_what_was_saved_comes_back_bit_for_bit(folder):
     assert_state(opened(folder).restore(LIKE), make_state(20))
+
+
+def test_what_draws_timesteps_is_saved_and_comes_back(tmp_path):
+    learned = LossHistory(losses=jnp.arange(20.0).reshape(2, 10), counts=jnp.array([10, 3]))
+    state, saved = make_state(5).replace(timestep_state=learned), opened(tmp_path)
+    saved.save(state)
+    saved.close()
+    assert_state(opened(tmp_path).restore(checkpoint.abstract(state, parallel.replicated())), state)
 
 
 def test_a_state_may_be_donated_while_it_is_saved(tmp_path):

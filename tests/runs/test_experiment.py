@@ -126,6 +126,7 @@ def test_the_256_configs_are_the_paper_s(name, num_steps, flip):
         ({"model": {"dtype": "float16"}}, "model.dtype='float16' must be one of float32, bfloat16"),
         ({"data": {"image_size": (8, 8, 3)}}, r"data.image_size=\(8, 8, 3\) must be one or two"),
         ({"data": {"channels": 5}}, "data.channels=5"),
+        ({"train": {"timesteps": "evenly"}}, "train.timesteps='evenly' must be one of uniform, stratified, importance"),
         ({"train": {"profile": "9:3"}}, "train.profile='9:3' must be FIRST:LAST"),
         ({"train": {"profile": "3:800001"}}, "train.profile='3:800001' must end by train.num_steps=800000"),
         ({"train": {"seed": -1}}, "train.seed=-1 must be at least 0"),
