@@ -146,6 +146,7 @@ def train_step(
     axis_name: str | None = None,
     microbatches: int = 1,
     timestep_sampler: TimestepSampler | None = None,
+    loss_weighting: str = "",
 ) -> tuple[TrainState, Metrics]:
     """Takes one step of Algorithm 1, alone or as one device of a `pmap` over `axis_name`.
 
@@ -164,6 +165,7 @@ def train_step(
             batch is the global one.
         microbatches: a divisor of B; that many parts are computed one after another, to need less memory.
         timestep_sampler: draws t, and is `timesteps.uniform` if None. What it learns is part of the state.
+        loss_weighting: see `diffusion.training_losses`.
 
     Returns:
         The next state and the metrics, both replicated.
@@ -172,7 +174,8 @@ def train_step(
     timestep_sampler = timestep_sampler or timesteps.uniform(process.num_timesteps)
     part = functools.partial(
         _gradient, params=state.params, rng=jax.random.fold_in(rng, state.step), process=process, model=model,
-        loss_type=loss_type, flip=flip, draw_t=functools.partial(timestep_sampler.draw, state.timestep_state),
+        losses_fn=functools.partial(training_losses, loss_type=loss_type, weighting=loss_weighting), flip=flip,
+        draw_t=functools.partial(timestep_sampler.draw, state.timestep_state),
     )  # fmt: skip
     device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
     parts = device * microbatches + jnp.arange(microbatches)  # of the global batch
@@ -232,7 +235,7 @@ def _gradient(
     rng: jax.Array,
     process: Process,
     model: nn.Module,
-    loss_type: str,
+    losses_fn: Callable[..., jax.Array],
     flip: bool,
     draw_t: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
 ) -> tuple[MicrobatchGrads, jax.Array, jax.Array]:
@@ -254,7 +257,7 @@ def _gradient(
             rngs = {"dropout": jax.random.fold_in(dropout_rng, part)}
             return model.apply({"params": params}, x_t, t, train=True, rngs=rngs)
 
-        losses = training_losses(process, denoise_fn, x_0=x_0, t=t, eps=eps, loss_type=loss_type)  # [b]
+        losses = losses_fn(process, denoise_fn, x_0=x_0, t=t, eps=eps)  # [b]
         return jnp.mean(weight * losses), losses
 
     (loss, losses), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)

@@ -3,6 +3,7 @@
 process.py      the coefficients, and the forward process q with its posteriors
 prediction.py   what the network says of x_t: the reverse process p, the x_0 it implies, the score
 losses.py       the terms of the variational bound, and the losses of training
+weighting.py    weights of the squared error by the signal-to-noise ratio
 
 Images are [B, H, W, C] in [-1, 1]; `t` is 0-based, so t = 0 is the paper's t = 1.
 """
@@ -27,6 +28,7 @@ from ddpm_jax.diffusion.process import (
     q_posterior,
     q_sample,
 )
+from ddpm_jax.diffusion.weighting import loss_weights
 
 __all__ = [
     "LOSS_TYPES",
@@ -38,6 +40,7 @@ __all__ = [
     "Process",
     "check_loss",
     "clip_x_0",
+    "loss_weights",
     "make_predict_fn",
     "make_process",
     "p_mean_variance",

@@ -11,13 +11,14 @@ import jax.numpy as jnp
 
 from ddpm_jax.diffusion.prediction import DenoiseFn, p_mean_variance
 from ddpm_jax.diffusion.process import LEARNED, Process, at, check_choice, q_mean_variance, q_posterior, q_sample
+from ddpm_jax.diffusion.weighting import loss_weights, parse
 from ddpm_jax.gaussian import discretized_gaussian_log_likelihood, normal_kl
 
 LOSS_TYPES = ("mse", "kl", "hybrid")
 _BOUND_IN_HYBRID = 0.001  # lambda, the weight of the bound in L_hybrid
 
 
-def check_loss(process: Process, loss_type: str) -> None:
+def check_loss(process: Process, loss_type: str, weighting: str = "") -> None:
     """Refuses a loss that does not exist, or that cannot train this process.
 
     Raises:
@@ -35,10 +36,19 @@ def check_loss(process: Process, loss_type: str) -> None:
             f"loss_type='hybrid' trains a variance by the bound, and var_type={process.var_type!r} has none to learn. "
             "Use var_type='learned_range', or loss_type='mse'."
         )
+    if weighting and parse(weighting) and loss_type == "kl":
+        raise ValueError(f"The loss weighting {weighting!r} is of a squared error, and loss_type='kl' has none.")
 
 
 def training_losses(
-    process: Process, denoise_fn: DenoiseFn, *, x_0: jax.Array, t: jax.Array, eps: jax.Array, loss_type: str = "mse"
+    process: Process,
+    denoise_fn: DenoiseFn,
+    *,
+    x_0: jax.Array,
+    t: jax.Array,
+    eps: jax.Array,
+    loss_type: str = "mse",
+    weighting: str = "",
 ) -> jax.Array:
     """Computes the loss of each image.
 
@@ -51,6 +61,7 @@ def training_losses(
         loss_type: `mse`, the unweighted squared error of what the network predicts (L_simple, Eq. 14, for `eps`);
             `kl`, the variational bound (Eq. 5); `hybrid`, the squared error plus 0.001 T times the bound's term, whose
             gradient reaches the variance alone (L_hybrid).
+        weighting: of the squared error at each t: '', none, as in the paper; or see `weighting.loss_weights`.
 
     Returns:
         [B] float32. `mse`: the mean over H, W and C; for eps about 1 for an untrained network. `kl`: the term t of the
@@ -59,17 +70,20 @@ def training_losses(
     Raises:
         ValueError: as `check_loss` does.
     """
-    check_loss(process, loss_type)
+    check_loss(process, loss_type, weighting)
     x_t = q_sample(process, x_0=x_0, t=t, eps=eps)
     model_output = denoise_fn(x_t, process.network_t(t)).astype(jnp.float32)
     if loss_type == "kl":
         return vb_terms_bpd(process, model_output=model_output, x_0=x_0, x_t=x_t, t=t, clip=False)[0]
+    prediction = model_output if loss_type == "mse" else jnp.split(model_output, 2, axis=-1)[0]
+    error = _squared_error(process, prediction=prediction, x_0=x_0, x_t=x_t, t=t, eps=eps)
+    if weighting:
+        error = loss_weights(process, weighting)[t] * error
     if loss_type == "mse":
-        return _squared_error(process, prediction=model_output, x_0=x_0, x_t=x_t, t=t, eps=eps)
-    prediction, variance = jnp.split(model_output, 2, axis=-1)
+        return error
+    variance = jnp.split(model_output, 2, axis=-1)[1]
     fixed_mean = jnp.concatenate([jax.lax.stop_gradient(prediction), variance], axis=-1)
     term, _ = vb_terms_bpd(process, model_output=fixed_mean, x_0=x_0, x_t=x_t, t=t, clip=False)
-    error = _squared_error(process, prediction=prediction, x_0=x_0, x_t=x_t, t=t, eps=eps)
     return error + _BOUND_IN_HYBRID * process.num_timesteps * term
 
 

@@ -41,6 +41,11 @@ class Process:
         """Counts the timesteps: T."""
         return self.alphas_cumprod.shape[0]
 
+    @property
+    def log_snr(self) -> jax.Array:
+        """Computes the logarithm of the signal-to-noise ratio, alpha-bar_t / (1 - alpha-bar_t), [T] float32."""
+        return -2.0 * jnp.log(self.sqrt_recipm1_alphas_cumprod)
+
     def network_t(self, t: jax.Array) -> jax.Array:
         """Returns what the network is given for t [B]: t itself, unless the process is respaced."""
         return t if self.timesteps is None else self.timesteps[t]

@@ -27,9 +27,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.diffusion.num_timesteps = 1000
     config.diffusion.beta_start = 1e-4
     config.diffusion.beta_end = 0.02
-    config.diffusion.mean_type = "eps"  # these three: see ddpm_jax/diffusion/
+    config.diffusion.mean_type = "eps"  # these four: see ddpm_jax/diffusion/
     config.diffusion.var_type = "fixedlarge"
     config.diffusion.loss_type = "mse"
+    config.diffusion.loss_weighting = ""  # of the squared error: none, or 'min_snr_5', 'p2_1', ...
 
     config.model = ml_collections.ConfigDict()
     config.model.ch = 128  # these: see ddpm_jax/unet.py

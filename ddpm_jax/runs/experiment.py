@@ -85,7 +85,7 @@ def make_experiment(config: ml_collections.ConfigDict) -> Experiment:
         beta_end=config.diffusion.beta_end,
     )
     process = diffusion.make_process(betas, mean_type=config.diffusion.mean_type, var_type=config.diffusion.var_type)
-    diffusion.check_loss(process, config.diffusion.loss_type)
+    diffusion.check_loss(process, config.diffusion.loss_type, config.diffusion.loss_weighting)
     model_settings = {name: value for name, value in config.model.items() if name != "dtype"}
     experiment = Experiment(
         config=config,

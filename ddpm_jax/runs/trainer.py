@@ -117,7 +117,7 @@ def make_step(experiment: Experiment) -> tuple[optax.GradientTransformation, Cal
         model=experiment.model.clone(conv=convolution.conv_for_training), optimizer=optimizer,
         loss_type=settings.diffusion.loss_type, ema_decay=optim.ema_decay, ema_warmup=optim.ema_warmup,
         flip=settings.data.flip, microbatches=settings.train.microbatches, axis_name=parallel.AXIS,
-        timestep_sampler=_timestep_sampler(experiment),
+        timestep_sampler=_timestep_sampler(experiment), loss_weighting=settings.diffusion.loss_weighting,
     )  # fmt: skip
 
 
