@@ -27,6 +27,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.diffusion.num_timesteps = 1000
     config.diffusion.beta_start = 1e-4
     config.diffusion.beta_end = 0.02
+    config.diffusion.rescale_timesteps = False  # give the network t * 1000 / num_timesteps, as Improved DDPM does
     config.diffusion.mean_type = "eps"  # these four: see ddpm_jax/diffusion/
     config.diffusion.var_type = "fixedlarge"
     config.diffusion.loss_type = "mse"

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
 from ddpm_jax import data, diffusion, sampling, schedule, unet
 from ddpm_jax.runs.config import DTYPES
@@ -24,6 +25,17 @@ class Experiment:
     def denoise_fn(self, params: Any) -> diffusion.DenoiseFn:
         """Closes the network over its parameters, without dropout."""
         return lambda x_t, t: self.model.apply({"params": params}, x_t, t)
+
+    def respaced(self, sections: str) -> "Experiment":
+        """Returns the experiment with fewer timesteps, which the same parameters serve.
+
+        Args:
+            sections: such as "250", "10,10,20" or "ddim50"; see `schedule.respaced_timesteps`.
+
+        Raises:
+            ValueError: as that does.
+        """
+        return dataclasses.replace(self, process=_make_process(self.config.diffusion, sections))
 
     def image_keys(self, seed: int, indices: jax.Array) -> jax.Array:
         """Makes the keys [N] of images to be sampled, of the config's generator; see `sampling.image_keys`."""
@@ -78,13 +90,7 @@ def make_experiment(config: ml_collections.ConfigDict) -> Experiment:
         ValueError: if the process makes no sense, or the network does not fit the images.
     """
     height, width = config.data.image_size[0], config.data.image_size[-1]
-    betas = schedule.beta_schedule(
-        config.diffusion.schedule,
-        config.diffusion.num_timesteps,
-        beta_start=config.diffusion.beta_start,
-        beta_end=config.diffusion.beta_end,
-    )
-    process = diffusion.make_process(betas, mean_type=config.diffusion.mean_type, var_type=config.diffusion.var_type)
+    process = _make_process(config.diffusion)
     diffusion.check_loss(process, config.diffusion.loss_type, config.diffusion.loss_weighting)
     model_settings = {name: value for name, value in config.model.items() if name != "dtype"}
     experiment = Experiment(
@@ -97,3 +103,20 @@ def make_experiment(config: ml_collections.ConfigDict) -> Experiment:
     )
     experiment.abstract_params()  # traces the network: a size that does not fit is refused here
     return experiment
+
+
+def _make_process(settings: ml_collections.ConfigDict, sections: str = "") -> diffusion.Process:
+    num_timesteps = settings.num_timesteps
+    betas = schedule.beta_schedule(
+        settings.schedule, num_timesteps, beta_start=settings.beta_start, beta_end=settings.beta_end
+    )
+    timesteps = np.arange(num_timesteps)
+    if sections:
+        timesteps = schedule.respaced_timesteps(num_timesteps, sections)
+        betas = schedule.respaced_betas(betas, timesteps)
+    if settings.rescale_timesteps:
+        timesteps = timesteps * (1000.0 / num_timesteps)
+    is_own = not sections and not settings.rescale_timesteps
+    return diffusion.make_process(
+        betas, mean_type=settings.mean_type, var_type=settings.var_type, timesteps=None if is_own else timesteps
+    )

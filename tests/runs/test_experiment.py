@@ -1,4 +1,5 @@
 import importlib
+import json
 import resource
 from pathlib import Path
 
@@ -21,7 +22,7 @@ PARAMETERS = {
     "cifar10": 35_746_307, "default": 35_746_307, "celebahq256": 113_673_219, "lsun_bedroom": 113_673_219,
     "lsun_church": 113_673_219, "lsun_cat": 113_673_219, "lsun_bedroom_large": 255_677_955, "table2_eps_kl": 35_746_307,
     "table2_eps_learned": 35_749_766, "table2_xprev_kl": 35_746_307, "table2_xprev_learned": 35_749_766,
-    "table2_xprev_mse": 35_746_307, "digits": 701_345,
+    "table2_xprev_mse": 35_746_307, "digits": 701_345, "cifar10_hybrid": 49_066_246, "cifar10_vlb": 49_066_246,
 }  # fmt: skip
 
 
@@ -56,7 +57,7 @@ def expected_parameters(config):
         if level:
             total += conv(width, width)
             side *= 2
-    outputs = channels * (2 if config.diffusion.var_type == "learned" else 1)
+    outputs = channels * (2 if config.diffusion.var_type.startswith("learned") else 1)
     return total + 2 * width + conv(width, outputs)
 
 
@@ -69,7 +70,7 @@ def test_every_config_is_right_and_describes_a_network(name):
     config = load(name)
     config_module.check(config)
     made = make_experiment(config)
-    assert made.process.num_timesteps == 1000
+    assert made.process.num_timesteps == (4000 if name in ("cifar10_hybrid", "cifar10_vlb") else 1000)
     count = sum(leaf.size for leaf in jax.tree.leaves(made.abstract_params()))
     assert count == PARAMETERS[name] == expected_parameters(config)
 
@@ -139,6 +140,57 @@ def test_a_wrong_field_is_refused_by_name(change, message):
         values[section] |= fields
     with pytest.raises(ValueError, match=message):
         config_module.check(ml_collections.ConfigDict(values))
+
+
+def test_the_configs_of_improved_ddpm_are_its_own():
+    """Its published flags for CIFAR-10, and the defaults of its code."""
+    for name, loss_type, drawn in (("cifar10_hybrid", "hybrid", "uniform"), ("cifar10_vlb", "kl", "importance")):
+        config = load(name)
+        chosen = config.diffusion
+        assert (chosen.schedule, chosen.num_timesteps, chosen.rescale_timesteps) == ("cosine", 4000, True)
+        assert (chosen.mean_type, chosen.var_type, chosen.loss_type) == ("eps", "learned_range", loss_type)
+        assert (config.train.timesteps, config.train.batch_size, config.train.num_steps) == (drawn, 128, 500_000)
+        assert (config.optim.lr, config.optim.warmup_steps, config.optim.ema_decay) == (1e-4, 0, 0.9999)
+        assert (config.model.num_res_blocks, config.model.dropout, config.data.flip) == (3, 0.3, False)
+        np.testing.assert_allclose(make_experiment(config).process.timesteps, np.arange(4000) / 4)
+
+
+@pytest.mark.parametrize("rescale", [False, True])
+def test_a_respaced_experiment_gives_the_network_the_timesteps_that_it_knows(tiny_config, rescale):
+    tiny_config.diffusion.update(num_timesteps=100, rescale_timesteps=rescale)
+    made = make_experiment(tiny_config)
+    respaced = made.respaced("4,3,3")
+    taken = np.array([0, 11, 22, 33, 34, 50, 66, 67, 83, 99])
+    np.testing.assert_array_equal(respaced.process.timesteps, taken * 10 if rescale else taken)
+    np.testing.assert_allclose(respaced.process.alphas_cumprod, made.process.alphas_cumprod[taken], rtol=1e-6)
+    np.testing.assert_array_equal(made.process.network_t(taken), taken * 10 if rescale else taken)
+    assert (respaced.model, respaced.image_shape) == (made.model, made.image_shape)
+    with pytest.raises(ValueError, match="must be written like '250'"):
+        made.respaced("all")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(loss_weighting="snr"), "The loss weighting 'snr' must be"),
+        (dict(loss_type="hybrid"), "var_type='fixedlarge' has none to learn"),
+        (dict(loss_type="kl", loss_weighting="p2_1"), "loss_type='kl' has none"),
+        (dict(var_type="learned_range"), "var_type='learned_range' would never be learned"),
+    ],
+)
+def test_losses_that_do_not_fit_are_refused(tiny_config, change, message):
+    tiny_config.diffusion.update(change)
+    with pytest.raises(ValueError, match=message):
+        make_experiment(tiny_config)
+
+
+def test_an_older_config_has_the_defaults_of_younger_settings(tiny_config):
+    values = json.loads(config_module.to_json(tiny_config))
+    for section, name in (("diffusion", "loss_weighting"), ("diffusion", "rescale_timesteps"), ("train", "timesteps")):
+        del values[section][name]
+    again = config_module.from_json(json.dumps(values))
+    assert again == tiny_config
+    assert config_module.differences(again, tiny_config) == []
 
 
 def test_every_wrong_field_is_named_at_once():
