@@ -51,6 +51,8 @@ def run(define_flags: Callable[[], None], work: Callable[..., int], *, doc: str,
                 traceback.print_exc()
             else:
                 print(f"{command_name()}: {error}", file=sys.stderr)
+            if watch:
+                watch.wait_for_others()
             parallel.leave(1)  # the others must not wait for this process
             return 1
         if watch:

@@ -28,7 +28,8 @@ class PeerWatch:
     """
 
     def __init__(self, *, process: int, num_processes: int, address: tuple[str, int], server: socket.socket | None):
-        self._stopped = False
+        self._process = process
+        self._stopped = threading.Event()
         self._connections: dict[int, socket.socket] = {}
         with contextlib.suppress(OSError):  # without a connection JAX's heartbeats remain
             if server:
@@ -37,9 +38,11 @@ class PeerWatch:
                 self._connections[0] = socket.create_connection(address, timeout=_CONNECT_S)
                 self._connections[0].sendall(f"{process}\n".encode())
         self._lost = threading.Event()
-        for peer, connection in self._connections.items():
+        self._threads = [threading.Thread(target=self._watch, args=(peer,), daemon=True) for peer in self._connections]
+        for connection in self._connections.values():
             connection.settimeout(None)
-            threading.Thread(target=self._watch, args=(peer,), daemon=True).start()
+        for thread in self._threads:
+            thread.start()
 
     def _accept(self, server: socket.socket, count: int) -> None:
         expected = [str(i).encode() for i in range(1, count + 1)]
@@ -61,15 +64,26 @@ class PeerWatch:
 
     def stop(self) -> None:
         """Stops watching, as this process has failed and reports it itself."""
-        self._stopped = True
+        self._stopped.set()
         self._tell(_FAILED)
+
+    def wait_for_others(self) -> None:
+        """Waits on process 0 until the others have ended, or for the time that the news may take.
+
+        JAX's coordinator ends with process 0, and ends those that it leaves behind by SIGABRT.
+        """
+        deadline = time.monotonic() + _NEWS_S
+        if self._process == 0:
+            for thread in self._threads:
+                thread.join(timeout=max(0.0, deadline - time.monotonic()))
 
     def finish(self) -> None:
         """Says to the others that this process ends in order, and stops watching."""
-        self._stopped = True
+        self._stopped.set()
         self._tell(_DONE)
 
     def _watch(self, peer: int) -> None:
+        """Acts on what a process says first, or on its end, and then waits for its end."""
         line = b""
         with contextlib.suppress(OSError):
             line = _read_line(self._connections[peer])
@@ -77,14 +91,16 @@ class PeerWatch:
             # JAX ends a process that has lost its coordinator within 0.2 s: then there is no time to lose.
             grace_s = _GRACE_S if peer or line else 0.0
             self._report(int(line.removeprefix(_LOST)) if line.startswith(_LOST) else peer, grace_s)
+        with contextlib.suppress(OSError):
+            while self._connections[peer].recv(64):  # news that is known
+                pass
 
     def _report(self, lost: int, grace_s: float) -> None:
         if self._lost.is_set():
             return
         self._lost.set()
         self._tell(_LOST + f"{lost}\n".encode())
-        time.sleep(grace_s)
-        if not self._stopped:
+        if not self._stopped.wait(grace_s):
             message = f"Lost another process, number {lost}: start all again; the run continues from its checkpoint.\n"
             os.write(2, message.encode())  # a buffered stream may be locked by the thread that hangs
             os._exit(1)

@@ -61,3 +61,27 @@ def test_a_process_that_has_failed_itself_reports_its_own_error(pair, monkeypatc
     assert primary.wait_for_loss()
     assert ended == []
     assert "Lost another process" not in capfd.readouterr().err
+
+
+def test_process_0_leaves_after_those_that_fail_with_it(pair, monkeypatch):
+    """JAX's coordinator, which ends with it, would end them by SIGABRT."""
+    primary, other, ended = pair
+    monkeypatch.setattr(watch, "_NEWS_S", 60.0)
+    left, asked = [], threading.Event()
+
+    def leave():
+        asked.wait()
+        other.stop()
+        other.wait_for_others()  # it waits for nobody
+        left.append(1)
+        for connection in other._connections.values():
+            connection.shutdown(socket.SHUT_RDWR)
+
+    thread = threading.Thread(target=leave)
+    thread.start()
+    primary.stop()
+    asked.set()
+    primary.wait_for_others()
+    assert left == [1]
+    assert ended == []
+    thread.join()
