@@ -10,10 +10,12 @@ Images are [B, H, W, C] in [-1, 1]; `t` is 0-based, so t = 0 is the paper's t = 
 
 from ddpm_jax.diffusion.losses import LOSS_TYPES, check_loss, prior_bpd, training_losses, vb_terms_bpd
 from ddpm_jax.diffusion.prediction import (
+    Constrain,
     DenoiseFn,
     PredictFn,
     Prediction,
     clip_x_0,
+    dynamic_threshold,
     make_predict_fn,
     p_mean_variance,
     predict_x_0,
@@ -23,10 +25,12 @@ from ddpm_jax.diffusion.process import (
     MEAN_TYPES,
     VAR_TYPES,
     Process,
+    log_alphas_cumprod,
     make_process,
     q_mean_variance,
     q_posterior,
     q_sample,
+    signal_and_noise,
 )
 from ddpm_jax.diffusion.weighting import loss_weights
 
@@ -34,12 +38,15 @@ __all__ = [
     "LOSS_TYPES",
     "MEAN_TYPES",
     "VAR_TYPES",
+    "Constrain",
     "DenoiseFn",
     "PredictFn",
     "Prediction",
     "Process",
     "check_loss",
     "clip_x_0",
+    "dynamic_threshold",
+    "log_alphas_cumprod",
     "loss_weights",
     "make_predict_fn",
     "make_process",
@@ -50,6 +57,7 @@ __all__ = [
     "q_posterior",
     "q_sample",
     "score",
+    "signal_and_noise",
     "training_losses",
     "vb_terms_bpd",
 ]

@@ -7,19 +7,23 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from ddpm_jax.diffusion.process import LEARNED, Process, at, q_posterior
+from ddpm_jax.diffusion.process import LEARNED, Process, at, q_posterior, signal_and_noise
 
 DenoiseFn = Callable[[jax.Array, jax.Array], jax.Array]  # (x_t, process.network_t(t)) -> model output
 
 
 @flax.struct.dataclass
 class Prediction:
-    """p(x_{t-1} | x_t) as the network predicts it; each [B, H, W, C]."""
+    """What the network says of x_t; each [B, H, W, C].
 
-    mean: jax.Array
-    variance: jax.Array
-    log_variance: jax.Array
-    x_0: jax.Array  # the clean image that the prediction implies
+    The last three are p(x_{t-1} | x_t); they are None between whole timesteps, where there is no x_{t-1}.
+    """
+
+    x_0: jax.Array  # the clean image that the network's output implies
+    eps: jax.Array  # the noise in x_t, if that is the clean image
+    mean: jax.Array | None = None
+    variance: jax.Array | None = None
+    log_variance: jax.Array | None = None
 
 
 PredictFn = Callable[[jax.Array, jax.Array], Prediction]  # (x_t, t) -> prediction
@@ -31,14 +35,31 @@ def clip_x_0(x_0: jax.Array) -> jax.Array:
     return jnp.clip(x_0, -1.0, 1.0)
 
 
+def dynamic_threshold(x_0: jax.Array, *, quantile: float = 0.995) -> jax.Array:
+    """Scales an implied x_0 into [-1, 1] by a bound of its own (Saharia et al. 2022, arXiv:2205.11487, Section 2.3).
+
+    Args:
+        x_0: [B, H, W, C].
+        quantile: of the absolute pixels of each image, in (0, 1]: this is its bound, where that is above 1. Pixels
+            beyond are clipped to it, and all are divided by it. Where it is at most 1, the same as `clip_x_0`.
+    """
+    bound = jnp.quantile(jnp.abs(x_0), quantile, axis=(1, 2, 3), keepdims=True)  # [B, 1, 1, 1]
+    bound = jnp.maximum(bound, 1.0)
+    return jnp.clip(x_0, -bound, bound) / bound
+
+
 def make_predict_fn(process: Process, denoise_fn: DenoiseFn, *, constrain: Constrain | None) -> PredictFn:
     """Makes `predict_fn(x_t, t) -> Prediction`, by which samplers see the network, whatever its parametrization.
 
     Args:
         process: coefficients, and what the network predicts.
         denoise_fn: the network, `(x_t, t) -> model_output`.
-        constrain: `x_0 -> x_0`, what is done to the implied x_0 before anything is computed from it: `clip_x_0`, or
-            None for nothing.
+        constrain: `x_0 -> x_0`, what is done to the implied x_0 before anything is computed from it: `clip_x_0`,
+            `dynamic_threshold`, or None for nothing.
+
+    Returns:
+        The function; `t` is [B], int32 in [0, T), or floating in [0, T - 1] where the network takes timesteps between
+        whole ones (not with `xprev`, which is of whole ones alone).
     """
 
     def predict_fn(x_t: jax.Array, t: jax.Array) -> Prediction:
@@ -70,12 +91,21 @@ def p_mean_variance(
 def _predict(
     process: Process, *, model_output: jax.Array, x_t: jax.Array, t: jax.Array, constrain: Constrain | None
 ) -> Prediction:
-    prediction, variance, log_variance = _split(process, model_output=model_output, x_t=x_t, t=t)
+    chex.assert_shape(model_output, (*x_t.shape[:-1], process.outputs_per_channel * x_t.shape[-1]))
+    prediction = model_output[..., : x_t.shape[-1]]
     x_0 = predict_x_0(process, prediction=prediction, x_t=x_t, t=t)
     if constrain is not None:
         x_0 = constrain(x_0)
+    if constrain is None and process.mean_type == "eps":
+        eps = prediction
+    else:
+        signal, noise = signal_and_noise(process, t)
+        eps = (x_t - signal * x_0) / noise
+    if not jnp.issubdtype(t.dtype, jnp.integer):
+        return Prediction(x_0=x_0, eps=eps)
+    _, variance, log_variance = _split(process, model_output=model_output, x_t=x_t, t=t)
     mean = prediction if process.mean_type == "xprev" else q_posterior(process, x_0=x_0, x_t=x_t, t=t)[0]
-    return Prediction(mean=mean, variance=variance, log_variance=log_variance, x_0=x_0)
+    return Prediction(x_0=x_0, eps=eps, mean=mean, variance=variance, log_variance=log_variance)
 
 
 def _split(
@@ -102,24 +132,33 @@ def predict_x_0(process: Process, *, prediction: jax.Array, x_t: jax.Array, t: j
         process: coefficients, and what the network predicts.
         prediction: [B, H, W, C], the network's output without what tells the variances.
         x_t: [B, H, W, C].
-        t: [B] int32 in [0, T).
+        t: [B], int32 in [0, T) or floating in [0, T - 1].
 
     Returns:
         [B, H, W, C], unclipped.
+
+    Raises:
+        ValueError: for `xprev` between whole timesteps.
     """
     chex.assert_equal_shape([x_t, prediction])
+    whole = jnp.issubdtype(t.dtype, jnp.integer)
     match process.mean_type:
+        case "eps" if not whole:
+            signal, noise = signal_and_noise(process, t)
+            return (x_t - noise * prediction) / signal
         case "eps":  # Eq. 4, solved for x_0
             scale, noise = at(process.sqrt_recip_alphas_cumprod, t), at(process.sqrt_recipm1_alphas_cumprod, t)
             return scale * x_t - noise * prediction
         case "xstart":
             return prediction
+        case "xprev" if not whole:
+            raise ValueError("mean_type='xprev' predicts at whole timesteps alone: choose a sampler of those.")
         case "xprev":  # the mean of Eq. 7, solved for x_0
             weight_x_0, weight_x_t = at(process.posterior_mean_coef1, t), at(process.posterior_mean_coef2, t)
             return (prediction - weight_x_t * x_t) / weight_x_0
         case "v":
-            scale, noise = at(process.sqrt_alphas_cumprod, t), at(process.sqrt_one_minus_alphas_cumprod, t)
-            return scale * x_t - noise * prediction
+            signal, noise = signal_and_noise(process, t)
+            return signal * x_t - noise * prediction
     raise AssertionError(process.mean_type)
 
 

@@ -47,8 +47,12 @@ class Process:
         return -2.0 * jnp.log(self.sqrt_recipm1_alphas_cumprod)
 
     def network_t(self, t: jax.Array) -> jax.Array:
-        """Returns what the network is given for t [B]: t itself, unless the process is respaced."""
-        return t if self.timesteps is None else self.timesteps[t]
+        """Returns what the network is given for t [B], whole or not: t itself, unless the process is respaced."""
+        if self.timesteps is None:
+            return t
+        if jnp.issubdtype(t.dtype, jnp.integer):
+            return self.timesteps[t]
+        return jnp.interp(t, jnp.arange(len(self.timesteps), dtype=t.dtype), self.timesteps.astype(t.dtype))
 
     @property
     def outputs_per_channel(self) -> int:
@@ -160,6 +164,38 @@ def at(table: jax.Array, t: jax.Array) -> jax.Array:
     return table[t][:, None, None, None]
 
 
+def log_alphas_cumprod(process: Process) -> np.ndarray:
+    """Computes log alpha-bar_t, float64 [T], as exact as the float32 tables are at both ends; it may end in -inf.
+
+    Raises:
+        jax.errors.TracerArrayConversionError: if the process is traced.
+    """
+    signal, noise = (
+        np.asarray(table, np.float64) for table in (process.alphas_cumprod, process.one_minus_alphas_cumprod)
+    )
+    with np.errstate(divide="ignore"):
+        return np.where(signal < 0.5, np.log(signal), np.log1p(-np.minimum(noise, 0.5)))
+
+
+def signal_and_noise(process: Process, t: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Looks up the two factors of Eq. 4, sqrt(alpha-bar_t) of x_0 and sqrt(1 - alpha-bar_t) of eps, [B, 1, 1, 1] each.
+
+    Between whole timesteps log alpha-bar is interpolated linearly, as DPM-Solver does (Lu et al. 2022, Appendix D.4).
+
+    Args:
+        process: coefficients of T timesteps.
+        t: [B], int32 in [0, T) or floating in [0, T - 1].
+    """
+    if jnp.issubdtype(t.dtype, jnp.integer):
+        return at(process.sqrt_alphas_cumprod, t), at(process.sqrt_one_minus_alphas_cumprod, t)
+    below = jnp.clip(jnp.floor(t).astype(jnp.int32), 0, process.num_timesteps - 2)
+    signal, noise = process.alphas_cumprod, process.one_minus_alphas_cumprod
+    log_signal = jnp.where(signal < 0.5, jnp.log(signal), jnp.log1p(-jnp.minimum(noise, 0.5)))
+    fraction = (t - below)[:, None, None, None]
+    log_at_t = at(log_signal, below) * (1.0 - fraction) + at(log_signal, below + 1) * fraction
+    return jnp.exp(0.5 * log_at_t), jnp.sqrt(-jnp.expm1(log_at_t))
+
+
 def q_mean_variance(process: Process, *, x_0: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Describes q(x_t | x_0), Eq. 4, by its mean [B, H, W, C], its variance and the logarithm of that [B, 1, 1, 1]."""
     chex.assert_shape(t, x_0.shape[:1])
@@ -173,7 +209,8 @@ def q_sample(process: Process, *, x_0: jax.Array, t: jax.Array, eps: jax.Array) 
     Args:
         process: coefficients of T timesteps.
         x_0: [B, H, W, C] clean images in [-1, 1].
-        t: [B] int32 timesteps in [0, T); the caller ensures the range, as JAX would clamp.
+        t: [B] int32 timesteps in [0, T), or floating between them (`signal_and_noise`); the caller ensures the range,
+            as JAX would clamp.
         eps: [B, H, W, C] standard normal noise, also the network's target (Eq. 14).
 
     Returns:
@@ -184,7 +221,8 @@ def q_sample(process: Process, *, x_0: jax.Array, t: jax.Array, eps: jax.Array) 
     """
     chex.assert_equal_shape([x_0, eps])
     chex.assert_shape(t, x_0.shape[:1])
-    return at(process.sqrt_alphas_cumprod, t) * x_0 + at(process.sqrt_one_minus_alphas_cumprod, t) * eps
+    signal, noise = signal_and_noise(process, jnp.asarray(t))
+    return signal * x_0 + noise * eps
 
 
 def q_posterior(

@@ -1,24 +1,62 @@
-"""Ancestral sampling: Algorithm 2 of Ho et al. 2020."""
+"""Ancestral sampling: Algorithm 2 of Ho et al. 2020, at all timesteps or at some of them."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax.diffusion import PredictFn, Process
-from ddpm_jax.samplers.sampler import Sampler
+from ddpm_jax.samplers.levels import checked, levels_at
+from ddpm_jax.samplers.sampler import Sampler, timestep_at, unchanged, weights_at
 
 
-def ancestral(process: Process) -> Sampler:
-    """Makes the sampler that draws each x_{t-1} from p(x_{t-1} | x_t), at all T timesteps of the process.
+def ancestral(process: Process, timesteps: np.ndarray | None = None) -> Sampler:
+    """Makes the sampler that draws each x_{t-1} from p(x_{t-1} | x_t).
 
-    Its coefficients are those of p itself, so they come with the prediction.
+    At all T timesteps its coefficients are those of p itself, so they come with the prediction. At some of them they
+    are those of the process that has these alone (Nichol and Dhariwal 2021, Section 4), whose betas are
+    1 - alpha-bar_t / alpha-bar_s from a timestep t to the next, s.
+
+    Args:
+        process: of T timesteps, with a variance of the model.
+        timesteps: [K], rising, in [0, T - 1]; None: all.
+
+    Raises:
+        ValueError: if the timesteps do not fit, or are some of them and the variances of single steps are learned.
     """
-    return Sampler(
-        timesteps=np.arange(process.num_timesteps, dtype=np.int32),
-        init=lambda x_t: x_t,
-        step=_step,
-        read=lambda x_t: x_t,
-    )
+    if timesteps is None or np.array_equal(timesteps, np.arange(process.num_timesteps)):
+        return Sampler(np.arange(process.num_timesteps, dtype=np.int32), unchanged, _step, unchanged)
+    if process.var_type not in ("fixedsmall", "fixedlarge"):
+        raise ValueError(
+            f"var_type={process.var_type!r} is of single steps: ancestral sampling takes all of them, that is "
+            f"{process.num_timesteps}, or a process respaced to some. Other samplers do not use it."
+        )
+    timesteps = checked(process, timesteps)
+    table = posterior_weights(process, timesteps, large=process.var_type == "fixedlarge")
+
+    def step(
+        predict_fn: PredictFn, x_t: jax.Array, i: jax.Array | int, noise: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        x_0 = predict_fn(x_t, timestep_at(timesteps, i, x_t)).x_0
+        of_x_0, of_x_t, deviation = weights_at(table, i, x_t)
+        return of_x_0 * x_0 + of_x_t * x_t + deviation * noise, x_0
+
+    return Sampler(timesteps, unchanged, step, unchanged)
+
+
+def posterior_weights(process: Process, timesteps: np.ndarray, *, large: bool) -> np.ndarray:
+    """Computes Eq. 7 for the process that has these timesteps alone, float64 [K, 3].
+
+    Returns:
+        The coefficients of x_0 and x_t in the mean, and the standard deviation: that of the posterior (beta-tilde), or
+        with `large` that of the forward step (beta). In the last step, to x_0, it is 0.
+    """
+    level = levels_at(process, timesteps)
+    after = level.after_step()
+    beta = 1.0 - (level.signal / after.signal) ** 2
+    of_x_0 = beta * after.signal / level.noise**2
+    of_x_t = (level.signal / after.signal) * (after.noise / level.noise) ** 2
+    deviation = np.sqrt(beta) * (1.0 if large else after.noise / level.noise)
+    return np.stack([of_x_0, of_x_t, np.where(after.noise > 0.0, deviation, 0.0)], axis=1)
 
 
 def _step(predict_fn: PredictFn, x_t: jax.Array, i: jax.Array | int, noise: jax.Array) -> tuple[jax.Array, jax.Array]:

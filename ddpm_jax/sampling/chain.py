@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax import samplers
-from ddpm_jax.diffusion import DenoiseFn, PredictFn, Process, clip_x_0, make_predict_fn, q_sample
+from ddpm_jax.diffusion import Constrain, DenoiseFn, PredictFn, Process, clip_x_0, make_predict_fn, q_sample
 from ddpm_jax.samplers import Sampler
 from ddpm_jax.sampling.keys import noise
 
@@ -23,7 +23,13 @@ NoiseFn = Callable[[jax.Array, jax.Array | int, tuple[int, int, int]], jax.Array
 
 
 def p_sample(
-    process: Process, denoise_fn: DenoiseFn, *, x_t: jax.Array, t: jax.Array, eps: jax.Array, clip: bool = True
+    process: Process,
+    denoise_fn: DenoiseFn,
+    *,
+    x_t: jax.Array,
+    t: jax.Array,
+    eps: jax.Array,
+    clip: bool | Constrain = True,
 ) -> tuple[jax.Array, jax.Array]:
     """Takes one step of Algorithm 2 (lines 3 and 4), with the noise given by the caller.
 
@@ -33,7 +39,8 @@ def p_sample(
         x_t: [B, H, W, C].
         t: [B] int32 in [0, T).
         eps: [B, H, W, C] standard normal noise; ignored where t = 0.
-        clip: clip the predicted x_0 to [-1, 1], as the official sampler does.
+        clip: clip the predicted x_0 to [-1, 1], as the official sampler does; or a function of it, such as
+            `diffusion.dynamic_threshold`, that is applied in its place.
 
     Returns:
         x_{t-1} [B, H, W, C] and the predicted x_0 [B, H, W, C].
@@ -48,7 +55,7 @@ def sample_loop(
     *,
     keys: jax.Array,
     shape: tuple[int, int, int],
-    clip: bool = True,
+    clip: bool | Constrain = True,
     sampler: Sampler | None = None,
     noise_fn: NoiseFn = noise,
 ) -> jax.Array:
@@ -61,10 +68,11 @@ def sample_loop(
         denoise_fn: the network, closed over its parameters.
         keys: [B], one an image, as `image_keys` makes them.
         shape: (H, W, C) of one image.
-        clip: clip the predicted x_0 to [-1, 1] at every step.
+        clip: clip the predicted x_0 to [-1, 1] at every step, or a function; see `p_sample`.
         sampler: how to get from x_T to x_0; None is `samplers.ancestral(process)`.
         noise_fn: `(keys, index, shape) -> [B, H, W, C]`: x_T for index T, the noise of step i for index i, which is
-            traced. Known noise, [T + 1, B, H, W, C], is given as `lambda keys, index, shape: known[index]`.
+            traced; in a sampler of more than T steps, for index i + 1 from i = T on. Known noise, [T + 1, B, H, W, C],
+            is given as `lambda keys, index, shape: known[index]`.
 
     Returns:
         [B, H, W, C] float32, about in [-1, 1].
@@ -98,7 +106,7 @@ def sample_chain(
     *,
     shape: tuple[int, int, int],
     timesteps: Sequence[int] = (),
-    clip: bool = True,
+    clip: bool | Constrain = True,
     sampler: Sampler | None = None,
     noise_fn: NoiseFn = noise,
 ) -> Chain:
@@ -120,7 +128,7 @@ def progressive_loop(
     keys: jax.Array,
     shape: tuple[int, int, int],
     timesteps: Sequence[int],
-    clip: bool = True,
+    clip: bool | Constrain = True,
     sampler: Sampler | None = None,
     noise_fn: NoiseFn = noise,
 ) -> tuple[jax.Array, jax.Array]:
@@ -149,7 +157,7 @@ def latents_loop(
     keys: jax.Array,
     shape: tuple[int, int, int],
     timesteps: Sequence[int],
-    clip: bool = True,
+    clip: bool | Constrain = True,
     sampler: Sampler | None = None,
     noise_fn: NoiseFn = noise,
 ) -> tuple[jax.Array, jax.Array]:
@@ -173,7 +181,7 @@ def decode(
     x_t: jax.Array,
     num_steps: jax.Array | int,
     keys: jax.Array,
-    clip: bool = True,
+    clip: bool | Constrain = True,
     sampler: Sampler | None = None,
     noise_fn: NoiseFn = noise,
 ) -> jax.Array:
@@ -197,6 +205,34 @@ def decode(
     return _whole(chain, keys)[0]
 
 
+def encode(
+    process: Process,
+    denoise_fn: DenoiseFn,
+    *,
+    x_0: jax.Array,
+    timesteps: np.ndarray | None = None,
+    clip: bool | Constrain = False,
+) -> jax.Array:
+    """Encodes images by DDIM's inversion, without any noise (Song, Meng, Ermon 2020, Section 5.4).
+
+    Args:
+        process, denoise_fn: see `sample_loop`.
+        x_0: [B, H, W, C] in [-1, 1].
+        timesteps: [K], rising; None: all of the process. More of them, a smaller error.
+        clip: see `sample_loop`; what is clipped is not inverted.
+
+    Returns:
+        [B, H, W, C], the x_t of the last of the timesteps. `decode` takes it to an image again, with the sampler
+        `samplers.ddim(process, timesteps)` and `num_steps=K`.
+    """
+    sampler, keys = samplers.ddim_inversion(process, timesteps), jnp.zeros(x_0.shape[:1])
+    chain = _chain(
+        process, denoise_fn, x_t=lambda _: x_0, num_steps=None, clip=clip, sampler=sampler,
+        noise_fn=lambda keys, index, shape: jnp.zeros_like(x_0),
+    )  # fmt: skip
+    return _whole(chain, keys)[0]
+
+
 def interpolate(
     process: Process,
     denoise_fn: DenoiseFn,
@@ -208,7 +244,7 @@ def interpolate(
     weight: jax.Array,
     num_steps: jax.Array | int,
     keys: jax.Array,
-    clip: bool = True,
+    clip: bool | Constrain = True,
     sampler: Sampler | None = None,
     noise_fn: NoiseFn = noise,
 ) -> jax.Array:
@@ -255,7 +291,7 @@ def _chain(
     *,
     x_t: Callable[[jax.Array], jax.Array],
     num_steps: jax.Array | int | None,
-    clip: bool,
+    clip: bool | Constrain,
     sampler: Sampler | None,
     noise_fn: NoiseFn,
     timesteps: Sequence[int] = (),
@@ -275,7 +311,8 @@ def _chain(
     def run(carried: tuple[Any, jax.Array], begin: Any, end: Any, keys: jax.Array) -> tuple[Any, jax.Array]:
         def step(taken: jax.Array, carried: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
             (carry, kept), i = carried, num_steps - 1 - taken
-            after, x_0 = sampler.step(predict_fn, carry, i, noise_fn(keys, i, kept.shape[2:]))
+            index = i if sampler.num_steps <= process.num_timesteps else i + (i >= process.num_timesteps)  # T is of x_T
+            after, x_0 = sampler.step(predict_fn, carry, i, noise_fn(keys, index, kept.shape[2:]))
             if timesteps:
                 kept = kept.at[slots[i]].set(keep(sampler.read(carry), x_0), mode="drop")
             return after, kept
@@ -289,13 +326,14 @@ def _chain(
     return Chain(num_steps, init, run, read)
 
 
-def _predict_fn(process: Process, denoise_fn: DenoiseFn, clip: bool) -> PredictFn:
-    return make_predict_fn(process, denoise_fn, constrain=clip_x_0 if clip else None)
+def _predict_fn(process: Process, denoise_fn: DenoiseFn, clip: bool | Constrain) -> PredictFn:
+    constrain = clip if callable(clip) else clip_x_0 if clip else None
+    return make_predict_fn(process, denoise_fn, constrain=constrain)
 
 
 def _slots(timesteps: Sequence[int], sampler: Sampler) -> np.ndarray:
     """Looks up where the result of each step is kept: its place among the K `timesteps`, or K, past the end; int32."""
-    step_of = {t: i for i, t in enumerate(sampler.timesteps.tolist())}
+    step_of = {t: i for i, t in reversed([*enumerate(sampler.timesteps.tolist())])}  # of several the last that is taken
     if len(set(timesteps)) < len(timesteps) or not set(timesteps) <= step_of.keys():
         last = sampler.timesteps[-1]
         raise ValueError(f"timesteps={list(timesteps)} must be different integers in 0..{last}, of the sampler's own.")

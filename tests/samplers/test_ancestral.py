@@ -5,8 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import fixed_denoise_fn
+from recorded import error, network, states
+from recorded import process as recorded_process
 
 from ddpm_jax import diffusion, samplers, sampling
+from ddpm_jax.samplers.ancestral import posterior_weights
 from ddpm_jax.schedule import beta_schedule
 
 
@@ -36,7 +39,9 @@ def test_a_step_is_a_draw_from_p():
     """With a step of its own for each image; at t = 0 it is the mean."""
     process, rng = diffusion.make_process(beta_schedule("linear", 1000)), np.random.default_rng(0)
     mean, log_variance, x_0, x_t, noise = rng.standard_normal((5, 3, 4, 5, 2)).astype(np.float32)
-    prediction = diffusion.Prediction(mean, np.exp(log_variance), log_variance, x_0)
+    prediction = diffusion.Prediction(
+        x_0=x_0, eps=x_t, mean=mean, variance=np.exp(log_variance), log_variance=log_variance
+    )
     sampler = samplers.ancestral(process)
     i = jnp.array([0, 1, 999])
     carry, predicted = sampler.step(lambda x, t: prediction, sampler.init(x_t), i, noise)
@@ -52,3 +57,33 @@ def test_it_is_the_sampler_of_every_loop_unless_another_is_given():
         sampling.sample_loop, process, denoise_fn, keys=sampling.image_keys(0, np.arange(2)), shape=(4, 6, 1)
     )
     np.testing.assert_array_equal(draw(), draw(sampler=samplers.ancestral(process)))
+
+
+@pytest.mark.parametrize(
+    "chain",
+    ["K10/leading/fixed_small", "K10/linspace/fixed_large", "K10/trailing/fixed_small", "K13/leading/fixed_small"],
+)
+def test_the_steps_at_some_timesteps_equal_those_of_diffusers(golden, chain):
+    recorded, process = golden("samplers"), recorded_process(chain.rsplit("/")[-1].replace("_", ""))
+    folder = f"diffusers/ddpm/{chain}/clip1"
+    sampler = samplers.ancestral(process, recorded[f"{folder}/timesteps"][::-1])
+    x = recorded[f"{folder}/x"]
+    made = states(sampler, network(recorded), x[0], noise=recorded["diffusers/noise"], clip=True, of=process)
+    assert error(made, x) < 1e-5
+
+
+@pytest.mark.parametrize("var_type", ["fixedsmall", "fixedlarge"])
+def test_coefficients_for_all_timesteps_are_those_of_the_process(var_type):
+    process = recorded_process(var_type)
+    of_x_0, of_x_t, deviation = posterior_weights(process, np.arange(1000), large=var_type == "fixedlarge").T
+    np.testing.assert_allclose(of_x_0, process.posterior_mean_coef1, rtol=2e-5)
+    np.testing.assert_allclose(of_x_t, process.posterior_mean_coef2, rtol=2e-5, atol=1e-7)
+    np.testing.assert_allclose(deviation[1:] ** 2, process.model_variance[1:], rtol=4e-5)
+    assert deviation[0] == 0.0
+
+
+def test_learned_variances_are_of_single_steps():
+    process = diffusion.make_process(beta_schedule("linear", 10), var_type="learned")
+    with pytest.raises(ValueError, match="var_type='learned' is of single steps: ancestral sampling takes all of them"):
+        samplers.ancestral(process, np.array([0, 5, 9]))
+    assert samplers.ancestral(process, np.arange(10)).num_steps == 10
