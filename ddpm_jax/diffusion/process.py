@@ -192,7 +192,8 @@ def signal_and_noise(process: Process, t: jax.Array) -> tuple[jax.Array, jax.Arr
     signal, noise = process.alphas_cumprod, process.one_minus_alphas_cumprod
     log_signal = jnp.where(signal < 0.5, jnp.log(signal), jnp.log1p(-jnp.minimum(noise, 0.5)))
     fraction = (t - below)[:, None, None, None]
-    log_at_t = at(log_signal, below) * (1.0 - fraction) + at(log_signal, below + 1) * fraction
+    before, after = at(log_signal, below), at(log_signal, below + 1)
+    log_at_t = jnp.where(fraction > 0.0, (1.0 - fraction) * before + fraction * after, before)  # after may be -inf
     return jnp.exp(0.5 * log_at_t), jnp.sqrt(-jnp.expm1(log_at_t))
 
 

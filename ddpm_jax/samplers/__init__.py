@@ -4,10 +4,17 @@ sampler.py     what a sampler is
 levels.py      noise levels, and the choice of timesteps
 ancestral.py   Algorithm 2 of Ho et al. 2020, at all timesteps or some
 ddim.py        DDIM, and its inversion
+dpm_solver.py  DPM-Solver++ of order 1 to 3, multistep and singlestep
+heun.py        Heun's method without and with added noise, and the probability-flow ODE by Runge-Kutta
+stages.py      steps that call the network several times, as the last two do
+langevin.py    annealed Langevin dynamics, and a predictor-corrector
 """
 
 from ddpm_jax.samplers.ancestral import ancestral
 from ddpm_jax.samplers.ddim import ddim, ddim_inversion
+from ddpm_jax.samplers.dpm_solver import dpm_solver
+from ddpm_jax.samplers.heun import heun, probability_flow
+from ddpm_jax.samplers.langevin import langevin, predictor_corrector
 from ddpm_jax.samplers.levels import SPACINGS, spaced
 from ddpm_jax.samplers.sampler import Sampler
 
@@ -17,5 +24,10 @@ __all__ = [
     "ancestral",
     "ddim",
     "ddim_inversion",
+    "dpm_solver",
+    "heun",
+    "langevin",
+    "predictor_corrector",
+    "probability_flow",
     "spaced",
 ]
