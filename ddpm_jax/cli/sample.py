@@ -1,9 +1,16 @@
-"""Draws images from a trained model (Ho et al. 2020, Algorithm 2), given its work folder alone.
+"""Draws images from a trained model (Ho et al. 2020, Algorithm 2, or faster), given its work folder alone.
 
     ddpm-sample --workdir=runs/cifar10 --num_samples=50000 --batch_size=256 --seed=0 [--mode=...]
 
 Writes WORKDIR/samples/<name>.npz (uint8 [N, H, W, C] as `arr_0`, the layout that published evaluators read) and a
 grid of the first images. Image i depends on the seed and i alone. Run again, it continues where it stopped.
+
+    --sampler=ancestral                    Algorithm 2; with --steps=100, at some timesteps alone
+    --sampler=ddim --steps=50 --eta=0      DDIM, which needs fewer; eta from 0 to 1 (--spacing=quadratic for CIFAR-10)
+    --sampler=dpm_solver_2m --steps=15     DPM-Solver++ of order 2 or 3, multistep or singlestep (2m, 3m, 2s, 3s)
+    --sampler=heun --steps=18              Heun's method in two calls a step; heun_stochastic adds noise on the way
+    --sampler=probability_flow --steps=10  the probability-flow ODE by Runge and Kutta's method in four calls a step
+    --sampler=langevin, predictor_corrector    annealed Langevin dynamics; ancestral steps with Langevin corrections
 
 Other modes write WORKDIR/samples/<mode>_<name>.png, the paper's figures of what the model does:
 
@@ -19,7 +26,7 @@ from pathlib import Path
 
 from absl import flags
 
-from ddpm_jax import parallel
+from ddpm_jax import parallel, samplers
 from ddpm_jax.cli import app
 from ddpm_jax.paper import figures
 from ddpm_jax.runs import sample_files, trained_model
@@ -32,17 +39,34 @@ def main() -> None:
 
 
 def define_model_flags() -> None:
-    """Defines the flags that choose a trained model."""
+    """Defines the flags that choose a trained model, and how samples are drawn from it."""
     flags.DEFINE_string("workdir", None, "The folder of a run of ddpm-train.")
     flags.DEFINE_integer("step", None, "Training step of the checkpoint. Default: the newest.")
     flags.DEFINE_string("weights", None, "raw, or ema, their average. Default: the config's.")
     flags.DEFINE_bool("ema", None, "The same as --weights=ema, or, as --noema, as --weights=raw.")
+    flags.DEFINE_enum("sampler", None, [*samplers.SAMPLERS], "How samples are drawn. Default: the config's.")
+    flags.DEFINE_integer(
+        "steps", None, "How many of the timesteps the sampler takes; 0: all. The network is called once at each, by "
+        "heun and predictor_corrector twice, by probability_flow four times, by langevin ten times. Default: the "
+        "config's.", lower_bound=0,
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "spacing", None, ["", *samplers.SPACINGS], "Which timesteps. Default: the config's; '': the sampler's usual."
+    )
+    flags.DEFINE_float("eta", None, "Of ddim, from 0, no noise, to 1. Default: the config's.", lower_bound=0.0)
+    flags.DEFINE_float(
+        "threshold", None, "Dynamic thresholding of the predicted x_0 at this quantile in place of clipping, such as "
+        "0.995; 0: none. Default: the config's.", lower_bound=0.0,
+    )  # fmt: skip
 
 
 def load(values: flags.FlagValues) -> trained_model.TrainedModel:
-    """Loads the model that the flags choose."""
+    """Loads the model that the flags choose, with the settings of samples that they change."""
     weights = values.weights or (None if values.ema is None else "ema" if values.ema else "raw")
-    return trained_model.load(values.workdir, step=values.step, weights=weights)
+    settings = {name: values[name].value for name in ("sampler", "steps", "spacing", "eta", "threshold")}
+    changed = {name: value for name, value in settings.items() if value is not None}
+    model = trained_model.load(values.workdir, step=values.step, weights=weights)
+    return model.sampling_with(**changed) if changed else model
 
 
 def _define_flags() -> None:

@@ -59,9 +59,10 @@ def measure_predictions(
         `distance` to the reference, `inception_score` and its `deviation`.
 
     Raises:
-        ValueError: if the table there is one of another model.
+        ValueError: if the table there is one of another model, or the sampler is another than Algorithm 2.
         signals.Stopped: if a signal requested it.
     """
+    model.experiment.check_whole_chain(metric)
     spec = sample_spec(model, seed=seed)
     settings = quality.score_settings(space, spec.metadata() | {"count": num_samples})
     file = folder / f"progressive_{space.extractor.name.partition(':')[0]}_{spec.name}_{num_samples}.json"

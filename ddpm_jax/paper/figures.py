@@ -58,7 +58,12 @@ def draw(
 
     Returns:
         The path of the picture.
+
+    Raises:
+        ValueError: for another sampler than the one that the figure is about.
     """
+    if mode != "neighbours":
+        model.experiment.check_whole_chain(f"--mode={mode}")
     config = model.experiment.config.sample
     num_images = num_images or (config.num_samples if mode == "neighbours" else _ROWS)
     common: dict[str, Any] = dict(

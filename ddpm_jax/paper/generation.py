@@ -45,7 +45,7 @@ def shared_latents(
     Every x_t is of one chain, that of image 0 of the seed. Column j continues with the key of image j: the first
     image of every row is the chain's own, the others differ by the noise of the steps that are left.
     """
-    clip = experiment.config.sample.clip
+    clip = experiment.clip
 
     def freeze(params: Any, keys: jax.Array) -> jax.Array:  # [B, K, H, W, C]
         _, x_t = sampling.latents_loop(
@@ -98,7 +98,7 @@ def interpolations(
         )
         return sampling.interpolate(
             experiment.process, experiment.denoise_fn(params), x_0_a=x_0_a, x_0_b=x_0_b, eps_a=eps_a, eps_b=eps_b,
-            weight=weight, num_steps=steps, keys=keys, clip=experiment.config.sample.clip,
+            weight=weight, num_steps=steps, keys=keys, clip=experiment.clip,
         )  # fmt: skip
 
     n, columns = len(pairs), len(WEIGHTS)

@@ -15,6 +15,7 @@ import ml_collections
 from ddpm_jax import timesteps
 from ddpm_jax.runs import defaults
 from ddpm_jax.runtime import profiling
+from ddpm_jax.samplers import SAMPLERS, SPACINGS
 from ddpm_jax.sampling import PRNG_IMPLS
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -101,6 +102,15 @@ def _unfitting(config: ml_collections.ConfigDict) -> Iterator[str]:
     for section in ("train", "sample"):
         if config[section].prng_impl not in PRNG_IMPLS:
             yield f"{section}.prng_impl={config[section].prng_impl!r:.100} must be one of {', '.join(PRNG_IMPLS)}"
+    if config.sample.sampler not in SAMPLERS:
+        yield f"sample.sampler={config.sample.sampler!r:.100} must be one of {', '.join(SAMPLERS)}"
+    if config.sample.spacing not in ("", *SPACINGS):
+        yield f"sample.spacing={config.sample.spacing!r:.100} must be '' or one of {', '.join(SPACINGS)}"
+    if config.sample.steps > config.diffusion.num_timesteps:
+        yield f"sample.steps={config.sample.steps} must be at most the {config.diffusion.num_timesteps} timesteps"
+    for name in ("eta", "threshold"):
+        if config.sample[name] > 1.0:
+            yield f"sample.{name}={config.sample[name]} must be at most 1"
     if not config.optim.clip_norm > 0.0:
         yield f"optim.clip_norm={config.optim.clip_norm} must be above 0, or no step changes a weight"
     for name in ("data.holdout", "model.dropout", "optim.ema_decay"):

@@ -74,6 +74,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.sample.seed = 0
     config.sample.prng_impl = "threefry2x32"  # or 'rbg', as above
     config.sample.clip = True  # the predicted x_0, at every step
+    config.sample.threshold = 0.0  # in place of clipping, dynamic thresholding at this quantile, such as 0.995; 0: none
+    config.sample.sampler = "ancestral"  # these three: see ddpm_jax/samplers/named.py
+    config.sample.steps = 0  # how many of the timesteps it takes; 0: all
+    config.sample.spacing = ""  # of those timesteps; '': as is usual for the sampler
+    config.sample.eta = 0.0  # of ddim, from 0 to 1
     config.sample.weights = "ema"  # of which to draw: 'raw', or 'ema', their average with the decay optim.ema_decay
 
     return config.lock()

@@ -1,6 +1,7 @@
 """An experiment: the process, the network and the image shape that a config describes, as plain values."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from ddpm_jax import data, diffusion, sampling, schedule, unet
+from ddpm_jax import data, diffusion, samplers, sampling, schedule, unet
 from ddpm_jax.runs.config import DTYPES
 
 
@@ -41,20 +42,53 @@ class Experiment:
         """Makes the keys [N] of images to be sampled, of the config's generator; see `sampling.image_keys`."""
         return sampling.image_keys(seed, indices, prng_impl=self.config.sample.prng_impl)
 
+    def sampler(self) -> samplers.Sampler:
+        """Makes the sampler that the config's `sample` settings choose.
+
+        Raises:
+            ValueError: if they do not fit each other or the process.
+        """
+        settings = self.config.sample
+        return samplers.by_name(
+            settings.sampler, self.process, steps=settings.steps, spacing=settings.spacing, eta=float(settings.eta)
+        )
+
+    def check_whole_chain(self, what: str) -> None:
+        """Refuses settings of samples with which `what`, that shows all steps of Algorithm 2, would not do as it says.
+
+        Raises:
+            ValueError: naming them.
+        """
+        sampler = self.sampler()
+        if self.config.sample.sampler != "ancestral" or sampler.num_steps != self.process.num_timesteps:
+            raise ValueError(
+                f"{what} shows all {self.process.num_timesteps} steps of ancestral sampling, not {sampler.num_steps} "
+                f"of {self.config.sample.sampler}: give --sampler=ancestral --steps=0."
+            )
+
+    @property
+    def clip(self) -> bool | diffusion.Constrain:
+        """Says what is done to the predicted x_0 at every step: clipping, nothing, or dynamic thresholding."""
+        settings = self.config.sample
+        if settings.threshold:
+            return functools.partial(diffusion.dynamic_threshold, quantile=settings.threshold)
+        return settings.clip
+
     def sample(self, params: Any, keys: jax.Array) -> jax.Array:
         """Draws images [B, H, W, C] float32 in [-1, 1], one for each of the keys [B] (`sampling.image_keys`).
 
         Pure: to be jitted, alone or inside a larger function.
         """
         return sampling.sample_loop(
-            self.process, self.denoise_fn(params), keys=keys, shape=self.image_shape, clip=self.config.sample.clip
-        )
+            self.process, self.denoise_fn(params), keys=keys, shape=self.image_shape, clip=self.clip,
+            sampler=self.sampler(),
+        )  # fmt: skip
 
     def chain(self, params: Any, timesteps: Sequence[int] = ()) -> sampling.Chain:
         """Makes the chain that `sample` takes as a whole; with `timesteps`, it keeps the x_0 predicted at those."""
         return sampling.sample_chain(
-            self.process, self.denoise_fn(params), shape=self.image_shape, timesteps=timesteps,
-            clip=self.config.sample.clip,
+            self.process, self.denoise_fn(params), shape=self.image_shape, timesteps=timesteps, clip=self.clip,
+            sampler=self.sampler(),
         )  # fmt: skip
 
     def load_data(self, split: str | None = None) -> data.Source:
@@ -101,6 +135,7 @@ def make_experiment(config: ml_collections.ConfigDict) -> Experiment:
         ),
         image_shape=(height, width, config.data.channels),
     )
+    experiment.sampler()  # one that does not fit the process is refused here
     experiment.abstract_params()  # traces the network: a size that does not fit is refused here
     return experiment
 

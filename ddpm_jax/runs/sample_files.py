@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax import images, parallel, sampling
+from ddpm_jax import images, parallel, samplers, sampling
 from ddpm_jax.runs import workdir
 from ddpm_jax.runs.experiment import Experiment
 from ddpm_jax.runs.resumable import ResumableArray
@@ -40,6 +40,11 @@ class SampleSpec:
         num_timesteps: of the chain.
         prng_impl: the generator of the random numbers.
         weights_sha256: `TrainedModel.fingerprint`: of another run, or of one that was trained anew, it is another.
+        sampler: its name, see `samplers.by_name`.
+        steps: how many of the timesteps it takes; 0: all.
+        spacing: of those; '': the usual one of the sampler.
+        eta: of ddim.
+        threshold: the quantile of dynamic thresholding, which takes the place of clipping; 0: none.
     """
 
     step: int
@@ -50,12 +55,20 @@ class SampleSpec:
     num_timesteps: int
     weights_sha256: str
     prng_impl: str = sampling.PRNG_IMPLS[0]
+    sampler: str = "ancestral"
+    steps: int = 0
+    spacing: str = ""
+    eta: float = 0.0
+    threshold: float = 0.0
 
     @property
     def name(self) -> str:
         """Returns the part of a file name that tells these samples from others of the same work folder."""
         generator = "" if self.prng_impl == sampling.PRNG_IMPLS[0] else f"_{self.prng_impl}"
-        return f"step{self.step}_{self.weights}_seed{self.seed}{generator}" + ("" if self.clip else "_noclip")
+        sampler = "" if self.sampler == "ancestral" and not self.steps else f"_{self.sampler}{self.steps or ''}"
+        spacing, eta = f"_{self.spacing}" if self.spacing else "", f"_eta{self.eta:g}" if self.eta else ""
+        clip = f"_threshold{self.threshold:g}" if self.threshold else "" if self.clip else "_noclip"
+        return f"step{self.step}_{self.weights}_seed{self.seed}{generator}{clip}{sampler}{spacing}{eta}"
 
     def settings(self) -> dict[str, Any]:
         """Returns the JSON values that identify the samples; a field that has its default is as if it were not there,
@@ -71,11 +84,15 @@ class SampleSpec:
 
 def sample_spec(model: TrainedModel, *, seed: int) -> SampleSpec:
     """Returns the identity of the samples that `model` draws with a seed."""
-    config = model.experiment.config
+    config, sample = model.experiment.config, model.experiment.config.sample
+    num_timesteps = model.experiment.process.num_timesteps
+    steps = sample.steps % num_timesteps  # all of them are 0
+    usual = (samplers.SAMPLERS[sample.sampler], "") if steps or sample.sampler != "ancestral" else samplers.SPACINGS
     return SampleSpec(
-        step=model.step, weights=model.short_weights, seed=seed, clip=config.sample.clip, data=config.data.name,
-        num_timesteps=model.experiment.process.num_timesteps, weights_sha256=model.fingerprint,
-        prng_impl=config.sample.prng_impl,
+        step=model.step, weights=model.short_weights, seed=seed, clip=sample.clip or sample.threshold > 0.0,
+        data=config.data.name, num_timesteps=num_timesteps, weights_sha256=model.fingerprint,
+        prng_impl=sample.prng_impl, sampler=sample.sampler, steps=steps, eta=float(sample.eta),
+        spacing="" if sample.spacing in usual else sample.spacing, threshold=float(sample.threshold),
     )  # fmt: skip
 
 

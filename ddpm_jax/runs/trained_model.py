@@ -48,6 +48,19 @@ class TrainedModel:
         """Returns 16 hex digits that other parameters do not have; every process asks for it alike."""
         return parallel.agree(lambda: features.fingerprint(self.params))
 
+    def sampling_with(self, **settings: Any) -> "TrainedModel":
+        """Returns the model with other `sample` settings, such as sampler="ddim", steps=50.
+
+        Raises:
+            ValueError: if they do not fit the model.
+        """
+        changed = ml_collections.ConfigDict(self.experiment.config.to_dict())
+        changed.sample.update(settings)
+        config.check(changed.lock())
+        experiment = dataclasses.replace(self.experiment, config=changed)
+        experiment.sampler()
+        return dataclasses.replace(self, experiment=experiment)
+
     def owns(self, path: Path) -> bool:
         """Tells whether a file lies in the work folder that the model was loaded from."""
         return self.workdir is not None and self.workdir.resolve() in path.resolve().parents

@@ -8,6 +8,7 @@ dpm_solver.py  DPM-Solver++ of order 1 to 3, multistep and singlestep
 heun.py        Heun's method without and with added noise, and the probability-flow ODE by Runge-Kutta
 stages.py      steps that call the network several times, as the last two do
 langevin.py    annealed Langevin dynamics, and a predictor-corrector
+named.py       each by its name
 """
 
 from ddpm_jax.samplers.ancestral import ancestral
@@ -16,12 +17,15 @@ from ddpm_jax.samplers.dpm_solver import dpm_solver
 from ddpm_jax.samplers.heun import heun, probability_flow
 from ddpm_jax.samplers.langevin import langevin, predictor_corrector
 from ddpm_jax.samplers.levels import SPACINGS, spaced
+from ddpm_jax.samplers.named import SAMPLERS, by_name
 from ddpm_jax.samplers.sampler import Sampler
 
 __all__ = [
+    "SAMPLERS",
     "SPACINGS",
     "Sampler",
     "ancestral",
+    "by_name",
     "ddim",
     "ddim_inversion",
     "dpm_solver",

@@ -81,6 +81,21 @@ def test_samples_of_another_clip_are_other_samples(run, trained, tmp_path):
     assert "there already" in run("sample.py", f"--workdir={folder}", "--num_samples=7")
 
 
+def test_a_sampler_is_chosen_by_flags(run, trained, drawn, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    chosen = ("--sampler=dpm_solver_2m", "--steps=4")
+    run("sample.py", f"--workdir={folder}", "--num_samples=7", *chosen)
+    images = load(folder / "samples" / "step12_ema_seed0_dpm_solver_2m4_7.npz")
+    assert images.std() > 10
+    assert not np.array_equal(images, load(drawn))
+    run("evaluate.py", f"--workdir={folder}", "--metrics=fd_classifier", "--num_samples=7", *chosen)
+    (entry,) = json.loads((folder / "tables" / "metrics.json").read_text())
+    of_samples = entry["settings"]["samples"]
+    assert (of_samples["sampler"], of_samples["steps"]) == ("dpm_solver_2m", 4)
+    output = run("sample.py", f"--workdir={folder}", "--sampler=ddim", "--steps=11", code=1)
+    assert "sample.steps=11 must be at most the 10 timesteps" in output
+
+
 @pytest.mark.slow
 def test_an_interrupted_run_continues_to_the_same_images(start, run, trained, tmp_path):
     arguments = (f"--workdir={trained}", "--num_samples=400", "--batch_size=2")

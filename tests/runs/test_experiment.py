@@ -1,3 +1,4 @@
+import functools
 import importlib
 import json
 import resource
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 import configs
-from ddpm_jax import data
+from ddpm_jax import data, diffusion, samplers, sampling
 from ddpm_jax.runs import config as config_module
 from ddpm_jax.runs import defaults, trainer
 from ddpm_jax.runs.experiment import make_experiment
@@ -131,6 +132,11 @@ def test_the_256_configs_are_the_paper_s(name, num_steps, flip):
         ({"train": {"profile": "9:3"}}, "train.profile='9:3' must be FIRST:LAST"),
         ({"train": {"profile": "3:800001"}}, "train.profile='3:800001' must end by train.num_steps=800000"),
         ({"train": {"seed": -1}}, "train.seed=-1 must be at least 0"),
+        ({"sample": {"sampler": "dimm"}}, "sample.sampler='dimm' must be one of ancestral, ddim, dpm_solver_2m"),
+        ({"sample": {"steps": 1001}}, "sample.steps=1001 must be at most the 1000 timesteps"),
+        ({"sample": {"spacing": "cubic"}}, "sample.spacing='cubic' must be '' or one of linspace, uniform"),
+        ({"sample": {"eta": 1.5}}, "sample.eta=1.5 must be at most 1"),
+        ({"sample": {"threshold": 1.5}}, "sample.threshold=1.5 must be at most 1"),
         ({"sample": {"seed": 2**32}}, "sample.seed=4294967296 must be at most 4294967295"),
     ],
 )
@@ -297,3 +303,41 @@ def test_a_config_that_is_only_looked_at_takes_no_memory(tiny_config):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert make_experiment(tiny_config).image_shape == (2**16, 2**16, 1)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # KiB
+
+
+def test_an_experiment_samples_as_its_config_says(tiny_config):
+    """Against the loop with the sampler and the thresholding that are named; all timesteps of it are the default."""
+    tiny_config.sample.update(sampler="ddim", steps=4, spacing="trailing", eta=0.5, threshold=0.9)
+    made = make_experiment(tiny_config)
+    params = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.05, leaf.dtype), made.abstract_params())
+    keys = made.image_keys(0, jnp.arange(2))
+    expected = sampling.sample_loop(
+        made.process, made.denoise_fn(params), keys=keys, shape=(8, 8, 1),
+        sampler=samplers.ddim(made.process, np.array([1, 4, 7, 9]), eta=0.5),
+        clip=functools.partial(diffusion.dynamic_threshold, quantile=0.9),
+    )  # fmt: skip
+    np.testing.assert_allclose(jax.jit(made.sample)(params, keys), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(eta=0.5), "eta=0.5 is of ddim alone, not of sampler='ancestral'"),
+        (dict(sampler="ddim", steps=1), "steps=1 with spacing='uniform' must be from 2 to the process's 10"),
+        (dict(sampler="heun"), "sampler='heun' with spacing='karras' asks between whole timesteps"),
+        (dict(sampler="probability_flow", spacing="linspace"), "asks between whole timesteps, where a network of"),
+    ],
+)
+def test_a_sampler_that_does_not_fit_is_refused_before_any_work(tiny_config, settings, message):
+    tiny_config.diffusion.mean_type = "xprev"
+    tiny_config.sample.update(settings)
+    with pytest.raises(ValueError, match=message):
+        make_experiment(tiny_config)
+
+
+def test_what_shows_the_whole_chain_wants_it(tiny_config):
+    make_experiment(tiny_config).check_whole_chain("Figure 6")
+    for settings in (dict(sampler="ddim"), dict(sampler="ancestral", steps=5)):
+        tiny_config.sample.update(settings)
+        with pytest.raises(ValueError, match="Figure 6 shows all 10 steps of ancestral sampling, not"):
+            make_experiment(tiny_config).check_whole_chain("Figure 6")

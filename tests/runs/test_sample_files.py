@@ -152,6 +152,26 @@ def test_the_generator_is_part_of_what_samples_are(make):
     assert rbg.settings() == usual.settings() | {"prng_impl": "rbg"}
 
 
+def test_the_sampler_is_part_of_what_samples_are(make):
+    model = make("A", 0.1)
+    usual = sample_files.sample_spec(model, seed=0)
+    for settings, name, fields in (
+        (dict(sampler="ddim", steps=5, eta=0.5), "_ddim5_eta0.5", dict(sampler="ddim", steps=5, eta=0.5)),
+        (dict(sampler="heun", spacing="karras"), "_heun", dict(sampler="heun")),  # its usual one, and all timesteps
+        (
+            dict(sampler="ddim", steps=10, spacing="trailing"),
+            "_ddim_trailing",
+            dict(sampler="ddim", spacing="trailing"),
+        ),
+        (dict(steps=3), "_ancestral3", dict(steps=3)),
+        (dict(steps=10, spacing="uniform"), "", {}),
+        (dict(clip=False, threshold=0.9), "_threshold0.9", dict(threshold=0.9)),
+    ):
+        spec = sample_files.sample_spec(model.sampling_with(**settings), seed=0)
+        assert spec.name == usual.name + name
+        assert spec.settings() == usual.settings() | fields
+
+
 @pytest.mark.parametrize("value", [np.nan, -np.inf])
 def test_images_that_are_not_finite_are_refused(value):
     draw = sample_files.map_images(lambda scale, x: scale * x)

@@ -109,3 +109,22 @@ def test_the_error_falls_with_the_order_as_steps_double(golden, make, spacing, c
         errors.append(np.abs(before_last - solution).max())
     np.testing.assert_allclose(np.log2(errors[0] / errors[1]), order, atol=0.3)
     assert errors[1] < {1: 0.05, 2: 0.02, 3: 1e-3, 4: 1e-3}[order]
+
+
+@pytest.mark.parametrize("name", samplers.SAMPLERS)
+def test_each_has_a_name(name):
+    """With which it takes a noise to an image, by as many steps as it says."""
+    sampler = samplers.by_name(name, SMALL, steps=5)
+    exact, x_t = exact_network(SMALL, mean=[0.3], deviation=[0.1]), np.ones((1, 2, 2, 1), np.float32)
+    made = states(sampler, exact, x_t, of=SMALL)
+    np.testing.assert_allclose(made[-1], 0.3, atol=0.25)
+
+
+def test_all_timesteps_are_the_default():
+    for name in ("ancestral", "ddim", "dpm_solver_3m", "heun"):
+        assert samplers.by_name(name, SMALL).num_steps == samplers.by_name(name, SMALL, steps=12).num_steps == 12
+
+
+def test_a_name_that_there_is_not_is_refused():
+    with pytest.raises(ValueError, match="Unknown sampler 'plms'; choose one of ancestral, ddim, dpm_solver_2m"):
+        samplers.by_name("plms", SMALL)
