@@ -2,9 +2,10 @@
 
 import math
 
-import chex
 import jax
 import jax.numpy as jnp
+
+from ddpm_jax.arguments import check_alike
 
 _FLOOR = 1e-12  # of a pixel's probability, as in the official code: no pixel costs more than 40 bits
 
@@ -39,7 +40,7 @@ def discretized_gaussian_log_likelihood(x_0: jax.Array, *, mean: jax.Array, log_
     Returns:
         The logarithm of each pixel's probability in nats, shaped like x_0.
     """
-    chex.assert_equal_shape([x_0, mean, log_scale])
+    check_alike(x_0=x_0, mean=mean, log_scale=log_scale)
     centred, inverse_scale = x_0 - mean, jnp.exp(-log_scale)
     below_upper = approx_standard_normal_cdf(inverse_scale * (centred + 1.0 / 255.0))
     below_lower = approx_standard_normal_cdf(inverse_scale * (centred - 1.0 / 255.0))

@@ -6,13 +6,13 @@ are [B, H, W, C] in [-1, 1]. `t` is 0-based: the term of t = 0 is the decoder's,
 
 from typing import NamedTuple
 
-import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax import sampling
+from ddpm_jax.arguments import check_shape
 from ddpm_jax.diffusion import DenoiseFn, Process, prior_bpd, q_sample, vb_terms_bpd
 
 
@@ -58,7 +58,8 @@ def bpd_loop(process: Process, denoise_fn: DenoiseFn, *, x_0: jax.Array, keys: j
         keys: [B], one an image, as `sampling.image_keys` makes them; x_t is drawn with `sampling.noise(keys, t, ...)`.
         clip: see `bpd_term`.
     """
-    chex.assert_shape(keys, x_0.shape[:1])
+    check_shape("x_0", x_0, "BHWC")
+    sampling.check_keys(keys, batch_size=len(x_0))
 
     def step(carry: None, t: jax.Array) -> tuple[None, tuple[jax.Array, jax.Array]]:
         batch_t = jnp.full(keys.shape, t)  # [B]
@@ -117,7 +118,8 @@ def bpd_estimate(
     Raises:
         ValueError: if K is out of range.
     """
-    chex.assert_shape(keys, x_0.shape[:1])
+    check_shape("x_0", x_0, "BHWC")
+    sampling.check_keys(keys, batch_size=len(x_0))
     edges = strata(process.num_timesteps, num_timesteps)
 
     @sampling.pinned

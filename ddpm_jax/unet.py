@@ -10,12 +10,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ddpm_jax.arguments import check_shape
 from ddpm_jax.ops import convolution
 
 GROUPS = 32  # of every group norm
@@ -47,7 +47,7 @@ def timestep_embedding(t: jax.Array, dim: int) -> jax.Array:
     Raises:
         ValueError: if it is narrower than 4.
     """
-    chex.assert_rank(t, 1)
+    check_shape("t", t, "B")
     half = dim // 2
     if half < 2:
         raise ValueError(f"A timestep embedding needs dim >= 4; got {dim}.")
@@ -201,8 +201,8 @@ class UNet(nn.Module):
         Raises:
             ValueError: while tracing, if H or W is not divisible by the down-sampling or a width by 32.
         """
-        chex.assert_rank(x, 4)
-        chex.assert_shape(t, x.shape[:1])
+        check_shape("x", x, "BHWC")
+        check_shape("t", t, x.shape[:1], what="one for each image")
         self._check_sizes(*x.shape[1:3])
         resnet = nn.remat(ResnetBlock, static_argnums=(3,)) if self.remat else ResnetBlock
         attn = nn.remat(AttnBlock) if self.remat else AttnBlock

@@ -5,10 +5,10 @@ L_hybrid is that of Nichol and Dhariwal 2021 (arXiv:2102.09672, Eq. 16).
 
 import math
 
-import chex
 import jax
 import jax.numpy as jnp
 
+from ddpm_jax.arguments import check_shape
 from ddpm_jax.diffusion.prediction import DenoiseFn, p_mean_variance
 from ddpm_jax.diffusion.process import LEARNED, Process, at, check_choice, q_mean_variance, q_posterior, q_sample
 from ddpm_jax.diffusion.weighting import loss_weights, parse
@@ -100,7 +100,7 @@ def _squared_error(
             target, _, _ = q_posterior(process, x_0=x_0, x_t=x_t, t=t)
         case "v":
             target = at(process.sqrt_alphas_cumprod, t) * eps - at(process.sqrt_one_minus_alphas_cumprod, t) * x_0
-    chex.assert_equal_shape([prediction, target])
+    check_shape("the output of denoise_fn", prediction, target.shape)
     return _mean_over_pixels((prediction - target) ** 2)
 
 

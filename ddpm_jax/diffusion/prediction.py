@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
 
+from ddpm_jax.arguments import check_alike, check_shape, check_timesteps
 from ddpm_jax.diffusion.process import LEARNED, Process, at, q_posterior, signal_and_noise
 
 DenoiseFn = Callable[[jax.Array, jax.Array], jax.Array]  # (x_t, process.network_t(t)) -> model output
@@ -83,7 +83,7 @@ def p_mean_variance(
             the network predicts the mean itself (`xprev`), only the reported x_0 is clipped.
 
     Raises:
-        AssertionError: while tracing, if the shapes do not fit.
+        ArgumentError: while tracing, if the shapes do not fit.
     """
     return _predict(process, model_output=model_output, x_t=x_t, t=t, constrain=clip_x_0 if clip else None)
 
@@ -91,7 +91,9 @@ def p_mean_variance(
 def _predict(
     process: Process, *, model_output: jax.Array, x_t: jax.Array, t: jax.Array, constrain: Constrain | None
 ) -> Prediction:
-    chex.assert_shape(model_output, (*x_t.shape[:-1], process.outputs_per_channel * x_t.shape[-1]))
+    check_shape("x_t", x_t, "BHWC")
+    check_shape("model_output", model_output, (*x_t.shape[:-1], process.outputs_per_channel * x_t.shape[-1]))
+    check_timesteps(t, batch_size=len(x_t), num_timesteps=process.num_timesteps, whole=False)
     prediction = model_output[..., : x_t.shape[-1]]
     x_0 = predict_x_0(process, prediction=prediction, x_t=x_t, t=t)
     if constrain is not None:
@@ -112,8 +114,9 @@ def _split(
     process: Process, *, model_output: jax.Array, x_t: jax.Array, t: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Splits the output into the prediction, and p's variance and log-variance, learned or fixed; each [B, H, W, C]."""
-    chex.assert_shape(model_output, (*x_t.shape[:-1], process.outputs_per_channel * x_t.shape[-1]))
-    chex.assert_shape(t, x_t.shape[:1])
+    check_shape("x_t", x_t, "BHWC")
+    check_shape("model_output", model_output, (*x_t.shape[:-1], process.outputs_per_channel * x_t.shape[-1]))
+    check_timesteps(t, batch_size=len(x_t), num_timesteps=process.num_timesteps)
     if process.var_type in LEARNED:
         prediction, log_variance = jnp.split(model_output, 2, axis=-1)
         if process.var_type == "learned_range":
@@ -140,7 +143,7 @@ def predict_x_0(process: Process, *, prediction: jax.Array, x_t: jax.Array, t: j
     Raises:
         ValueError: for `xprev` between whole timesteps.
     """
-    chex.assert_equal_shape([x_t, prediction])
+    check_alike(x_t=x_t, prediction=prediction)
     whole = jnp.issubdtype(t.dtype, jnp.integer)
     match process.mean_type:
         case "eps" if not whole:

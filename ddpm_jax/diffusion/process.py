@@ -1,10 +1,11 @@
 """The coefficients of a diffusion process, and the forward process q with its posteriors (Section 2 of the paper)."""
 
-import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from ddpm_jax.arguments import check_alike, check_shape, check_timesteps
 
 MEAN_TYPES = ("eps", "xstart", "xprev", "v")
 VAR_TYPES = ("fixedsmall", "fixedlarge", "learned", "learned_range")
@@ -199,7 +200,8 @@ def signal_and_noise(process: Process, t: jax.Array) -> tuple[jax.Array, jax.Arr
 
 def q_mean_variance(process: Process, *, x_0: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Describes q(x_t | x_0), Eq. 4, by its mean [B, H, W, C], its variance and the logarithm of that [B, 1, 1, 1]."""
-    chex.assert_shape(t, x_0.shape[:1])
+    check_shape("x_0", x_0, "BHWC")
+    check_timesteps(t, batch_size=len(x_0), num_timesteps=process.num_timesteps)
     mean = at(process.sqrt_alphas_cumprod, t) * x_0
     return mean, at(process.one_minus_alphas_cumprod, t), at(process.log_one_minus_alphas_cumprod, t)
 
@@ -218,10 +220,12 @@ def q_sample(process: Process, *, x_0: jax.Array, t: jax.Array, eps: jax.Array) 
         [B, H, W, C] noised images, in units of the data; not confined to [-1, 1].
 
     Raises:
-        AssertionError: while tracing, if `eps` is not shaped like `x_0`, or `t` is not [B].
+        ArgumentError: while tracing, if `eps` is not shaped like `x_0`, or `t` is not [B]; of a `t` whose values are
+            known, if one is out of range.
     """
-    chex.assert_equal_shape([x_0, eps])
-    chex.assert_shape(t, x_0.shape[:1])
+    check_alike(x_0=x_0, eps=eps)
+    check_shape("x_0", x_0, "BHWC")
+    check_timesteps(t, batch_size=len(x_0), num_timesteps=process.num_timesteps, whole=False)
     signal, noise = signal_and_noise(process, jnp.asarray(t))
     return signal * x_0 + noise * eps
 
@@ -233,7 +237,8 @@ def q_posterior(
 
     At t = 0 the posterior is x_0 itself: variance 0, with the log-variance of t = 1 in place of minus infinity.
     """
-    chex.assert_equal_shape([x_0, x_t])
-    chex.assert_shape(t, x_0.shape[:1])
+    check_alike(x_0=x_0, x_t=x_t)
+    check_shape("x_0", x_0, "BHWC")
+    check_timesteps(t, batch_size=len(x_0), num_timesteps=process.num_timesteps)
     mean = at(process.posterior_mean_coef1, t) * x_0 + at(process.posterior_mean_coef2, t) * x_t
     return mean, at(process.posterior_variance, t), at(process.posterior_log_variance, t)

@@ -16,13 +16,14 @@ from ddpm_jax.sampling.chain import (
     sample_chain,
     sample_loop,
 )
-from ddpm_jax.sampling.keys import CHAIN, PRNG_IMPLS, image_keys, noise, over_keys, pinned, run_key
+from ddpm_jax.sampling.keys import CHAIN, PRNG_IMPLS, check_keys, image_keys, noise, over_keys, pinned, run_key
 
 __all__ = [
     "CHAIN",
     "PRNG_IMPLS",
     "Chain",
     "NoiseFn",
+    "check_keys",
     "decode",
     "encode",
     "image_keys",

@@ -9,15 +9,15 @@ says how many steps are left; in Algorithm 2 that is the paper's t, 0 for an ima
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax import samplers
+from ddpm_jax.arguments import check_alike, check_range, check_shape, check_timesteps
 from ddpm_jax.diffusion import Constrain, DenoiseFn, PredictFn, Process, clip_x_0, make_predict_fn, q_sample
 from ddpm_jax.samplers import Sampler
-from ddpm_jax.sampling.keys import noise
+from ddpm_jax.sampling.keys import check_keys, noise
 
 NoiseFn = Callable[[jax.Array, jax.Array | int, tuple[int, int, int]], jax.Array]  # (keys, index, shape) -> noise
 
@@ -45,7 +45,9 @@ def p_sample(
     Returns:
         x_{t-1} [B, H, W, C] and the predicted x_0 [B, H, W, C].
     """
-    chex.assert_equal_shape([x_t, eps])
+    check_alike(x_t=x_t, eps=eps)
+    check_shape("x_t", x_t, "BHWC")
+    check_timesteps(t, batch_size=len(x_t), num_timesteps=process.num_timesteps)
     return samplers.ancestral(process).step(_predict_fn(process, denoise_fn, clip), x_t, t, eps)
 
 
@@ -266,9 +268,12 @@ def interpolate(
     Returns:
         [B, H, W, C] float32, about in [-1, 1].
     """
-    chex.assert_equal_shape([x_0_a, x_0_b, eps_a, eps_b])
-    chex.assert_shape([weight, keys], x_0_a.shape[:1])
+    check_shape("x_0_a", x_0_a, "BHWC")
+    check_alike(x_0_a=x_0_a, x_0_b=x_0_b, eps_a=eps_a, eps_b=eps_b)
+    check_shape("weight", weight, x_0_a.shape[:1])
+    check_keys(keys, batch_size=len(x_0_a))
     sampler = sampler or samplers.ancestral(process)
+    check_range("num_steps", num_steps, 0, sampler.num_steps)
     t = jnp.full(keys.shape, jnp.asarray(sampler.timesteps)[jnp.maximum(num_steps - 1, 0)])  # [B]
     latent_a, latent_b = (
         jnp.where(num_steps > 0, q_sample(process, x_0=x_0, t=t, eps=eps), x_0)
@@ -303,9 +308,12 @@ def _chain(
     predict_fn = _predict_fn(process, denoise_fn, clip)
     slots = jnp.asarray(_slots(timesteps, sampler))
 
+    check_range("num_steps", num_steps, 0, sampler.num_steps)
+
     def init(keys: jax.Array) -> tuple[Any, jax.Array]:
+        check_keys(keys)
         x = x_t(keys)
-        chex.assert_shape(keys, x.shape[:1])
+        check_shape("x_t", x, (len(keys), "H", "W", "C"), what="one for each of the keys")
         return sampler.init(x), jnp.zeros((len(timesteps), *x.shape), x.dtype)
 
     def run(carried: tuple[Any, jax.Array], begin: Any, end: Any, keys: jax.Array) -> tuple[Any, jax.Array]:

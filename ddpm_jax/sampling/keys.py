@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ddpm_jax.arguments import ArgumentError, check_shape
+
 PRNG_IMPLS = ("threefry2x32", "rbg")  # JAX's names; rbg's numbers differ between kinds of devices and versions of JAX
 CHAIN = 0  # the stream of x_T and of the steps' noise; another use takes the next number here
 _STREAMS_FROM = 2**31  # above every index
@@ -34,7 +36,17 @@ def run_key(seed: int, *, prng_impl: str = PRNG_IMPLS[0]) -> jax.Array:
 
 def image_keys(seed: int, indices: jax.Array, *, prng_impl: str = PRNG_IMPLS[0]) -> jax.Array:
     """Makes the keys [N] of images number `indices` [N] (int) of the run with this seed; raises as `run_key` does."""
+    check_shape("indices", indices, "N")
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(run_key(seed, prng_impl=prng_impl), indices)
+
+
+def check_keys(keys: Any, *, batch_size: int | str = "B") -> None:
+    """Refuses what is no array [B], one key an image.
+
+    Raises:
+        ArgumentError: likewise.
+    """
+    check_shape("keys", keys, (batch_size,), what="one an image, as image_keys(seed, indices) makes them")
 
 
 def over_keys(draw: Callable) -> Callable:
@@ -73,6 +85,11 @@ def noise(keys: jax.Array, index: jax.Array | int, shape: tuple[int, int, int], 
     Returns:
         [B, H, W, C] float32.
     """
+    check_keys(keys)
+    if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
+        raise ArgumentError(f"keys must be as image_keys(seed, indices) makes them; got an array of {keys.dtype}.")
+    if len(shape) != 3:
+        raise ArgumentError(f"shape must be (height, width, channels) of one image; got {shape}.")
     indices = jnp.broadcast_to(index, keys.shape)
     if stream != CHAIN:
         keys = jax.vmap(lambda key: jax.random.fold_in(key, _STREAMS_FROM + stream))(keys)
