@@ -91,7 +91,5 @@ def allow_open(least: int) -> None:
     if limit == resource.RLIM_INFINITY or limit >= least:
         return
     if most != resource.RLIM_INFINITY and most < least:
-        raise ValueError(
-            f"Up to {least} files are opened at a time, and {most} may be: allow more (ulimit -n {least})."
-        )
+        raise ValueError(f"Up to {least} files are open at a time, and {most} may be: allow more (ulimit -n {least}).")
     resource.setrlimit(resource.RLIMIT_NOFILE, (least, most))

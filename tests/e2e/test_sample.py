@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddpm_jax.images import labelled_grid
 from e2e.conftest import TINY
 
 
@@ -37,6 +38,8 @@ def test_the_file_is_what_published_evaluators_read(drawn):
     assert len({image.tobytes() for image in images}) == 7
     with Image.open(drawn.with_suffix(".png")) as picture:
         assert picture.width >= 400
+        expected = labelled_grid(images, title="Samples: trained, step 12, ema weights, seed 0")[..., 0]
+        np.testing.assert_array_equal(np.asarray(picture), expected)
     assert sorted(path.name for path in drawn.parent.iterdir()) == ["seven.npz", "seven.png"]
 
 
