@@ -44,6 +44,13 @@ def test_a_run_is_the_same_on_one_device_four_and_two_processes_of_two(run, run_
     assert grid(tmp_path / "2x2").std() > 10
 
 
+def test_two_processes_learn_the_importance_of_timesteps_as_one_does(run, run_processes, tmp_path):
+    command = ("train.py", *TINY, "--config.train.timesteps=importance", "--config.diffusion.num_timesteps=3")
+    run(*command, f"--workdir={tmp_path / '1x1'}")
+    run_processes(*command, f"--workdir={tmp_path / '2x2'}")
+    assert_same_run(tmp_path / "2x2", tmp_path / "1x1")
+
+
 def test_a_run_goes_on_with_other_devices_processes_and_microbatches(run, run_processes, trained, tmp_path):
     command = ("train.py", *TINY, f"--workdir={tmp_path}")
     run(*command, "--config.train.num_steps=4", devices=4)

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from ddpm_jax import data, diffusion, likelihood, sampling, training
+from ddpm_jax import data, diffusion, likelihood, sampling, timesteps, training
 from ddpm_jax.schedule import beta_schedule
 from ddpm_jax.unet import ResnetBlock, timestep_embedding
 
@@ -40,7 +40,9 @@ def draws():
         denoise_fn = lambda x_t, t: 0.1 * x_t  # noqa: E731
         state = training.create_state(Network(), optimizer, rng=sampling.run_key(1), image_shape=SHAPE)
         _, metrics = step(state, data.Batch(pixels, np.zeros(4, np.int32)))
+        samplers = [timesteps.make_sampler(name, num_timesteps=7, batch_size=4) for name in timesteps.CHOICES]
         return {
+            "timesteps": [sampler.draw(sampler.init(), keys, np.arange(4, dtype=np.int32)) for sampler in samplers],
             "keys": jax.random.key_data(keys),
             "noise": sampling.noise(keys, 5, SHAPE, stream=2),
             "images": sampling.sample_loop(PROCESS, denoise_fn, keys=keys, shape=SHAPE),
