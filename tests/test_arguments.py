@@ -40,7 +40,11 @@ CALLS = [
     (lambda: q_sample(eps=X[:1]), "eps must be an array [2, 4, 4, 3], shaped like x_0; got float32 [1, 4, 4, 3]"),
     (lambda: q_sample(x_0=X[0], eps=X[0]), "x_0 must be an array [B, H, W, C]; got float32 [4, 4, 3]"),
     (lambda: q_sample(t=5), "t must be an array [2], one of 0..9 for each image; got int 5"),
-    (lambda: q_sample(t=T / 9.0), "t must be integers, one of 0..9 for each image; got float64 [2]"),
+    (
+        lambda: diffusion.q_mean_variance(PROCESS, x_0=X, t=T / 9.0),
+        "t must be integers, one of 0..9 for each image; got float64 [2]",
+    ),
+    (lambda: q_sample(t=T / 9.0 + 9), "t must be from 0 to 9; got 9.1"),
     (lambda: q_sample(t=T + 1), "t must be from 0 to 9; got 10"),
     (lambda: diffusion.q_mean_variance(PROCESS, x_0=X, t=jnp.array([-1, 0])), "t must be from 0 to 9; got -1"),
     (lambda: diffusion.q_posterior(PROCESS, x_0=X, x_t=X, t=T - 1), "t must be from 0 to 9; got -1"),
