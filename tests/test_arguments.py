@@ -44,7 +44,7 @@ CALLS = [
         lambda: diffusion.q_mean_variance(PROCESS, x_0=X, t=T / 9.0),
         "t must be integers, one of 0..9 for each image; got float64 [2]",
     ),
-    (lambda: q_sample(t=T / 9.0 + 9), "t must be from 0 to 9; got 9.1"),
+    (lambda: q_sample(t=T / 9.0 + 9), "t must be from 0 to 9; got 10.0"),
     (lambda: q_sample(t=T + 1), "t must be from 0 to 9; got 10"),
     (lambda: diffusion.q_mean_variance(PROCESS, x_0=X, t=jnp.array([-1, 0])), "t must be from 0 to 9; got -1"),
     (lambda: diffusion.q_posterior(PROCESS, x_0=X, x_t=X, t=T - 1), "t must be from 0 to 9; got -1"),

@@ -16,10 +16,11 @@ from ddpm_jax.sampling.chain import (
     sample_chain,
     sample_loop,
 )
-from ddpm_jax.sampling.keys import CHAIN, PRNG_IMPLS, check_keys, image_keys, noise, over_keys, pinned, run_key
+from ddpm_jax.sampling.keys import CHAIN, ODE, PRNG_IMPLS, check_keys, image_keys, noise, over_keys, pinned, run_key
 
 __all__ = [
     "CHAIN",
+    "ODE",
     "PRNG_IMPLS",
     "Chain",
     "NoiseFn",

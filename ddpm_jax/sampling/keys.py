@@ -15,6 +15,7 @@ from ddpm_jax.arguments import ArgumentError, check_shape
 
 PRNG_IMPLS = ("threefry2x32", "rbg")  # JAX's names; rbg's numbers differ between kinds of devices and versions of JAX
 CHAIN = 0  # the stream of x_T and of the steps' noise; another use takes the next number here
+ODE = 1  # of `likelihood.ode_bpd`: what is added to 8-bit pixels, and its probes
 _STREAMS_FROM = 2**31  # above every index
 
 # What draws is decorated with it, and says its dtypes: JAX's environment variables would change the numbers otherwise.
