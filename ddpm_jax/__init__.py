@@ -34,8 +34,8 @@ _HOMES = {
     "beta_schedule": "schedule", "UNet": "unet",
 }  # fmt: skip
 _MODULES = (
-    "data", "diffusion", "evaluation", "gaussian", "images", "likelihood", "metrics", "parallel", "runs", "samplers",
-    "sampling", "schedule", "training", "unet",
+    "averaging", "data", "diffusion", "evaluation", "gaussian", "guidance", "images", "likelihood", "metrics",
+    "parallel", "runs", "samplers", "sampling", "schedule", "training", "unet",
 )  # fmt: skip
 
 __all__ = [

@@ -6,7 +6,7 @@ each part of the batch that is computed at once, so N devices with M microbatche
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import flax.linen as nn
@@ -15,16 +15,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ddpm_jax import images, sampling, timesteps
+from ddpm_jax import averaging, images, sampling, timesteps
 from ddpm_jax.diffusion import Process, training_losses
 from ddpm_jax.timesteps import TimestepSampler
+
+ConditionFn = Callable[[jax.Array], jax.Array]  # labels [B, ...] -> cond [B, D]
+
+_DROPPING = 2**31  # folded into an image's key, for the choice whether its label is dropped: no split leads there
 
 
 class Batch(Protocol):
     """The images of a step, in any pytree with these two fields, as `data.Batch`."""
 
     images: jax.Array  # [B, H, W, C] uint8
-    labels: jax.Array  # [B] int32; not used yet
+    labels: jax.Array  # [B] int32; or what else [B, ...] a `ConditionFn` makes conditions of
 
 
 @flax.struct.dataclass
@@ -36,6 +40,7 @@ class TrainState:
     ema_params: Any
     opt_state: optax.OptState
     timestep_state: Any = ()  # of the `TimestepSampler`
+    averages: dict[str, Any] = flax.struct.field(default_factory=dict)  # more of them, by name: see `averaging`
 
 
 @flax.struct.dataclass
@@ -90,13 +95,16 @@ def create_state(
     rng: jax.Array,
     image_shape: tuple[int, int, int],
     timestep_sampler: TimestepSampler | None = None,
+    cond_dim: int = 0,
+    averages: Sequence[str] = (),
 ) -> TrainState:
     """Makes the state before the first step; the average starts at the parameters themselves.
 
-    `timestep_sampler` is that of `train_step`.
+    `timestep_sampler` is that of `train_step`, `cond_dim` the width D of the conditions, 0 if there are none, and
+    `averages` are the names of further ones.
     """
     x, t = jnp.zeros((1, *image_shape)), jnp.zeros((1,), jnp.int32)
-    params = jax.jit(model.init)(rng, x, t)["params"]
+    params = jax.jit(model.init)(rng, x, t, *([jnp.zeros((1, cond_dim))] if cond_dim else []))["params"]
     ema_params = jax.tree.map(jnp.copy, params)  # a copy: the state is donated, and no buffer can be donated twice
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -104,6 +112,7 @@ def create_state(
         ema_params=ema_params,
         opt_state=optimizer.init(params),
         timestep_state=timestep_sampler.init() if timestep_sampler else (),
+        averages={name: jax.tree.map(jnp.copy, params) for name in averages},
     )
 
 
@@ -130,6 +139,12 @@ def _draw(rng: jax.Array, image_shape: tuple[int, int, int]) -> tuple[jax.Array,
     return t_rng, eps, jax.random.bernoulli(flip_rng, jnp.float32(0.5))
 
 
+def _drop_labels(rngs: jax.Array, probability: float) -> jax.Array:
+    """Draws whether the label of each image is dropped, from keys [b] of which `_draw` draws something else."""
+    draw = lambda rng: jax.random.bernoulli(jax.random.fold_in(rng, _DROPPING), jnp.float32(probability))  # noqa: E731
+    return sampling.over_keys(draw)(rngs)
+
+
 @sampling.pinned
 def train_step(
     state: TrainState,
@@ -147,6 +162,8 @@ def train_step(
     microbatches: int = 1,
     timestep_sampler: TimestepSampler | None = None,
     loss_weighting: str = "",
+    condition_fn: ConditionFn | None = None,
+    label_dropout: float = 0.0,
 ) -> tuple[TrainState, Metrics]:
     """Takes one step of Algorithm 1, alone or as one device of a `pmap` over `axis_name`.
 
@@ -166,30 +183,35 @@ def train_step(
         microbatches: a divisor of B; that many parts are computed one after another, to need less memory.
         timestep_sampler: draws t, and is `timesteps.uniform` if None. What it learns is part of the state.
         loss_weighting: see `diffusion.training_losses`.
+        condition_fn: `labels -> cond [B, D]`, what the network is told of the images; None: nothing.
+        label_dropout: the probability with which an image's condition is zeros, so that the network learns to do
+            without, too: classifier-free guidance needs it (Ho and Salimans 2022, Algorithm 1).
 
     Returns:
         The next state and the metrics, both replicated.
     """
-    pixels = batch.images
+    given = batch.images, None if condition_fn is None else batch.labels
     timestep_sampler = timestep_sampler or timesteps.uniform(process.num_timesteps)
     part = functools.partial(
         _gradient, params=state.params, rng=jax.random.fold_in(rng, state.step), process=process, model=model,
         losses_fn=functools.partial(training_losses, loss_type=loss_type, weighting=loss_weighting), flip=flip,
-        draw_t=functools.partial(timestep_sampler.draw, state.timestep_state),
+        draw_t=functools.partial(timestep_sampler.draw, state.timestep_state), condition_fn=condition_fn,
+        label_dropout=label_dropout,
     )  # fmt: skip
     device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
     parts = device * microbatches + jnp.arange(microbatches)  # of the global batch
     if microbatches == 1:
-        total, t, losses = part(parts[0], pixels)
+        total, t, losses = part(parts[0], *given)
     else:
-        split = pixels.reshape(microbatches, -1, *pixels.shape[1:])
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(part, parts[0], split[0])[0])
+        split = parts, *jax.tree.map(lambda x: x.reshape(microbatches, -1, *x.shape[1:]), given)
+        first = jax.tree.map(lambda x: x[0], split)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(part, *first)[0])
 
         def add(total: MicrobatchGrads, each: tuple) -> tuple[MicrobatchGrads, tuple]:
             grads, *drawn = part(*each)
             return jax.tree.map(jnp.add, total, grads), tuple(drawn)
 
-        total, (t, losses) = jax.lax.scan(add, zeros, (parts, split))
+        total, (t, losses) = jax.lax.scan(add, zeros, split)
     means = jax.tree.map(lambda x: x / microbatches, (total.loss, total.grads))
     sums = total.quarter_loss, total.quarter_count
     if axis_name is not None:
@@ -211,9 +233,11 @@ def train_step(
         if axis_name is not None:
             t, losses = jax.lax.all_gather((t, losses), axis_name, tiled=True)
         timestep_state = timestep_sampler.update(timestep_state, t, losses)
+    averages = averaging.update(state.averages, params, step=state.step, warmup=ema_warmup)
     state = TrainState(
-        step=state.step + 1, params=params, ema_params=ema_params, opt_state=opt_state, timestep_state=timestep_state
-    )
+        step=state.step + 1, params=params, ema_params=ema_params, opt_state=opt_state, timestep_state=timestep_state,
+        averages=averages,
+    )  # fmt: skip
     return state, metrics
 
 
@@ -230,6 +254,7 @@ class MicrobatchGrads:
 def _gradient(
     part: jax.Array,
     pixels: jax.Array,
+    labels: jax.Array | None,
     *,
     params: Any,
     rng: jax.Array,
@@ -238,6 +263,8 @@ def _gradient(
     losses_fn: Callable[..., jax.Array],
     flip: bool,
     draw_t: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
+    condition_fn: ConditionFn | None,
+    label_dropout: float,
 ) -> tuple[MicrobatchGrads, jax.Array, jax.Array]:
     """Computes the mean loss of a part [b, H, W, C] uint8 of the global batch, and its gradient; t and losses, [b].
 
@@ -251,11 +278,15 @@ def _gradient(
     x_0 = images.from_uint8(pixels)
     if flip:
         x_0 = jnp.where(flipped[:, None, None, None], x_0[:, :, ::-1, :], x_0)
+    conditions = ()
+    if condition_fn is not None:
+        dropped = _drop_labels(image_rngs, label_dropout)
+        conditions = (jnp.where(dropped[:, None], 0.0, condition_fn(labels)),)  # [b, D]
 
     def loss_fn(params: Any) -> tuple[jax.Array, jax.Array]:
         def denoise_fn(x_t: jax.Array, t: jax.Array) -> jax.Array:
             rngs = {"dropout": jax.random.fold_in(dropout_rng, part)}
-            return model.apply({"params": params}, x_t, t, train=True, rngs=rngs)
+            return model.apply({"params": params}, x_t, t, *conditions, train=True, rngs=rngs)
 
         losses = losses_fn(process, denoise_fn, x_0=x_0, t=t, eps=eps)  # [b]
         return jnp.mean(weight * losses), losses

@@ -2,7 +2,8 @@
 
 The architecture of the official release (diffusion_tf/models/unet.py), so that its weights fit: residual blocks with
 group norm, the timestep added between the two convolutions of each, single-head self-attention at chosen resolutions
-and always in the middle. Submodules carry the official names, joined by `_` (`interop.tf1` maps the rest).
+and always in the middle. Submodules carry the official names, joined by `_` (`interop.tf1` maps the rest). What the
+official network does not have, a condition such as the class, is projected and added to the embedded timestep.
 """
 
 import functools
@@ -54,6 +55,20 @@ def timestep_embedding(t: jax.Array, dim: int) -> jax.Array:
     frequencies = jnp.asarray(np.exp(-math.log(10000.0) * np.arange(half) / (half - 1)), jnp.float32)
     angles = t.astype(jnp.float32)[:, None] * frequencies[None, :]  # [B, half]
     return jnp.pad(jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1), ((0, 0), (0, dim % 2)))
+
+
+def class_condition(labels: jax.Array, num_classes: int) -> jax.Array:
+    """Makes the condition of the network from classes: one-hot, so that its projection is a table of embeddings.
+
+    Args:
+        labels: [B] int32 in [0, num_classes); any other, such as -1, is no class.
+        num_classes: how many there are.
+
+    Returns:
+        [B, num_classes] float32; zeros, the null condition, for no class.
+    """
+    chex.assert_rank(labels, 1)
+    return jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
 
 
 class GroupNorm(nn.Module):
@@ -171,6 +186,8 @@ class Upsample(nn.Module):
 class UNet(nn.Module):
     """`denoise_fn` with parameters: (x [B, H, W, C], t [B]) -> [B, H, W, out_ch] float32.
 
+    Initialized with a condition it has parameters for it, `cond_proj`; without one they do not exist.
+
     Attributes:
         out_ch: channels of the output: those of the image, or twice as many with learned variances.
         ch: channels at full resolution, a multiple of 32.
@@ -195,8 +212,11 @@ class UNet(nn.Module):
     conv: Callable = convolution.conv
 
     @nn.compact
-    def __call__(self, x: jax.Array, t: jax.Array, *, train: bool = False) -> jax.Array:
-        """Predicts from x_t [B, H, W, C] and t [B] int32; with `train`, dropout needs an rng named 'dropout'.
+    def __call__(self, x: jax.Array, t: jax.Array, cond: jax.Array | None = None, *, train: bool = False) -> jax.Array:
+        """Predicts from x_t [B, H, W, C], t [B] int32 and a condition; with `train`, dropout needs an rng 'dropout'.
+
+        The condition, [B, D], is a vector for each image, such as `class_condition`. Its projection has no bias, so
+        zeros say the same as None: nothing is known.
 
         Raises:
             ValueError: while tracing, if H or W is not divisible by the down-sampling or a width by 32.
@@ -217,6 +237,9 @@ class UNet(nn.Module):
         temb = timestep_embedding(t, self.ch)
         temb = _dense(4 * self.ch, dtype=self.dtype, name="temb_dense0")(temb)
         temb = _dense(4 * self.ch, dtype=self.dtype, name="temb_dense1")(nn.swish(temb))  # [B, 4 ch]
+        if cond is not None:
+            chex.assert_shape(cond, (x.shape[0], None))
+            temb += _dense(4 * self.ch, use_bias=False, dtype=self.dtype, name="cond_proj")(cond)
 
         # In float32 whatever the dtype: at t = 0 bfloat16 would round 0.75 % of the variance of eps away.
         precision = None if self.dtype == jnp.float32 else jax.lax.Precision.HIGHEST

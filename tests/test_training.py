@@ -8,12 +8,13 @@ import numpy as np
 import optax
 import pytest
 
-from ddpm_jax import data, diffusion, parallel, sampling, timesteps, training
+from ddpm_jax import data, diffusion, parallel, sampling, timesteps, training, unet
 from ddpm_jax.ops import convolution
 from ddpm_jax.schedule import beta_schedule
 from ddpm_jax.unet import UNet
 
 SHAPE = (4, 6, 3)
+POWER = 1.8262138  # gamma, of a relative deviation of 0.2
 MODEL = UNet(
     3, ch=32, ch_mult=(1,), num_res_blocks=1, attn_resolutions=(), conv=convolution.conv_for_training
 )  # fmt: skip
@@ -183,6 +184,59 @@ def test_a_step_outside_pmap_is_that_of_one_device(microbatches):
         chex.assert_trees_all_close(metrics, part_of(reported, k), rtol=1e-5)
     chex.assert_trees_all_close(state, jax.device_get(expected), rtol=1e-5, atol=1e-6)
     assert np.abs(state.params["Conv_0"]["kernel"] - start["Conv_0"]["kernel"]).max() > 0.01  # far above the tolerance
+
+
+def test_several_averages_are_kept_beside_each_other():
+    names, batches = ("ema_0.9", "ema_0.5", "power_0.2"), random_batches(4)
+    model, state = smallest(optax.sgd(0.1))
+    plain = state
+    state = state.replace(averages=dict.fromkeys(names, state.params))
+    step = jax.jit(make_step(model, optimizer=optax.sgd(0.1), axis_name=None, ema_decay=0.9))
+    expected = dict.fromkeys(names, state.params)
+    for k in range(4):
+        plain, _ = step(plain, part_of(batches, k))
+        state, _ = step(state, part_of(batches, k))
+        for name, decay in (("ema_0.9", 0.9), ("ema_0.5", 0.5), ("power_0.2", (k / (k + 1)) ** (POWER + 1))):
+            mix = lambda old, new, decay=decay: decay * old + (1 - decay) * new  # noqa: E731
+            expected[name] = jax.tree.map(mix, expected[name], state.params)
+    chex.assert_trees_all_close(state.averages, expected, rtol=1e-5)
+    chex.assert_trees_all_close(state.averages["ema_0.9"], state.ema_params, rtol=1e-6)
+    chex.assert_trees_all_close(state.replace(averages={}), plain, rtol=1e-5)
+
+
+class Told(nn.Module):
+    """Predicts the same for all pixels, from the condition alone."""
+
+    @nn.compact
+    def __call__(self, x, t, cond, *, train):
+        return nn.Dense(3, use_bias=False, kernel_init=nn.initializers.zeros)(cond)[:, None, None, :] + 0.0 * x
+
+
+@pytest.mark.parametrize(("of_classes", "splits"), [(True, (1, 4)), (False, (1,))])
+def test_labels_are_dropped_at_random_and_nothing_else_changes(of_classes, splits):
+    """Image i has label i: the gradient of row i is that of its own eps, or 0 where its label was dropped."""
+    count, model, optimizer = 400, Told(), optax.sgd(1.0)
+    pixels, labels = np.zeros((count, *SHAPE), np.uint8), np.arange(count, dtype=np.int32)
+    told = functools.partial(unet.class_condition, num_classes=count) if of_classes else lambda vectors: vectors
+    batch = data.Batch(pixels, labels if of_classes else np.eye(count, dtype=np.float32))
+    params = {"Dense_0": {"kernel": jnp.zeros((count, 3))}}
+    state = training.TrainState(jnp.zeros((), jnp.int32), params, params, optimizer.init(params))
+    gradients = []
+    for microbatches in splits:
+        step = make_step(
+            model, optimizer=optimizer, axis_name=None, microbatches=microbatches, condition_fn=told, label_dropout=0.25
+        )
+        after, _ = jax.jit(step)(state, batch)
+        gradients.append(-after.params["Dense_0"]["kernel"])
+    np.testing.assert_allclose(gradients[0], gradients[-1], rtol=1e-5)
+    image_rng, _ = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))
+    rngs = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(image_rng, jnp.arange(count))
+    _, eps, flipped = jax.vmap(lambda rng: training._draw(rng, SHAPE, PROCESS.num_timesteps))(rngs)
+    dropped = (gradients[0] == 0.0).all(axis=1)
+    expected = -2.0 / (3 * count) * eps.mean((1, 2))
+    np.testing.assert_allclose(gradients[0], np.where(dropped[:, None], 0.0, expected), rtol=1e-4)
+    assert abs(dropped.mean() - 0.25) < 5 * np.sqrt(0.25 * 0.75 / count)
+    assert abs(np.corrcoef(dropped, flipped)[0, 1]) < 5 / np.sqrt(count)
 
 
 @pytest.mark.parametrize("loss_type", diffusion.LOSS_TYPES)

@@ -154,6 +154,25 @@ def test_bfloat16_computes_near_float32_and_keeps_float32_parameters(golden):
     assert {leaf.dtype for leaf in jax.tree.leaves(fresh)} == {jnp.dtype(jnp.float32)}
 
 
+def test_a_class_is_a_vector_added_to_the_embedded_timestep(golden):
+    """A row of the projection acts as a change of the bias before it does; of no class there is none."""
+    arrays = golden("unet_small")
+    x, t, params, model = arrays["input"], arrays["t"], golden_params(arrays), small()
+    rows = np.random.default_rng(0).standard_normal((5, 128), np.float32)
+    labels = np.resize([3, -1, 5], len(x)).astype(np.int32)  # the two last are of no class
+    cond = unet.class_condition(labels, 5)
+    fresh = jax.eval_shape(model.init, jax.random.key(0), x, t, cond)["params"]
+    assert fresh["cond_proj"]["kernel"].shape == rows.shape
+    assert fresh.keys() - params.keys() == {"cond_proj"}
+    told = params | {"cond_proj": {"kernel": rows}}
+    output = jax.jit(model.apply)({"params": told}, x, t, cond)
+    np.testing.assert_allclose(output[1:3], arrays["output"][1:3], atol=1e-4)
+    bias = params["temb_dense1"]["bias"]
+    moved = params | {"temb_dense1": params["temb_dense1"] | {"bias": bias + rows[3]}}
+    np.testing.assert_allclose(output[:1], jax.jit(model.apply)({"params": moved}, x[:1], t[:1]), atol=1e-4)
+    assert np.abs(output[0] - arrays["output"][0]).max() > 0.1
+
+
 def test_dropout_acts_in_training_alone(golden):
     arrays = golden("unet_small")
     variables, model = {"params": golden_params(arrays)}, small(dropout=0.5)

@@ -10,13 +10,18 @@ the data set's own labels, which needs no download and whose numbers compare wit
     is   is_classifier     Inception score
     kid  kd_classifier     kernel distance to the reference
     pr   pr_classifier     precision and recall
+    label_accuracy         how often the classifier sees the class that was asked for, of a model with classes
     progressive, progressive_classifier     distance and score of the predicted x_0 by reverse steps (Figure 10)
 
 Metrics of the model on images of its data set:
 
-    bpd        the bound on the negative log-likelihood in bits/dim, at every timestep
+    bpd        the bound on the negative log-likelihood in bits/dim, at every timestep; of a model with classes, each
+               image given its own
     bpd_fast   an unbiased estimate of it from a few timesteps an image
     rd         rate-distortion, of the same pass as bpd (Table 4, Figure 5)
+
+Of a run with optim.averages=('power_0.05', 'power_0.1'), --lengths=0.05,0.07,0.1 scores averages of the weights of
+these lengths, made from its checkpoints, and draws each score by the length: WORKDIR/tables/lengths_....png.
 
 Scores go to WORKDIR/tables/metrics.json with all that they depend on, tables beside it. Run again, it continues where
 it stopped, and what was measured before is read.
@@ -36,7 +41,7 @@ from ddpm_jax.evaluation.image_sets import ImageSet
 from ddpm_jax.evaluation.quality import FeatureSpace
 from ddpm_jax.evaluation.results import Score
 from ddpm_jax.paper import figures, report
-from ddpm_jax.runs import workdir
+from ddpm_jax.runs import posthoc, workdir
 from ddpm_jax.runs.trained_model import TrainedModel
 from ddpm_jax.runtime import compilation_cache
 
@@ -57,6 +62,7 @@ def _define_flags() -> None:
         "num_seeds", 1, "Draw and score samples with this many seeds, from --seed on, and print their spread.",
         lower_bound=1,
     )  # fmt: skip
+    flags.DEFINE_list("lengths", None, "Lengths of averages of the weights to score, each as --weights=posthoc_LENGTH.")
     flags.DEFINE_string(
         "samples", None, "Images to score in place of drawn ones: an .npz, a folder, a tar, or DATA_SET[:SPLIT]."
     )
@@ -73,10 +79,16 @@ def _define_flags() -> None:
 def _evaluate(values: flags.FlagValues) -> int:
     _check_flags(values)
     compilation_cache.enable()
-    model = sample.load(values) if values.workdir else None
+    lengths = [f"{posthoc.PREFIX}{length}" for length in values.lengths or ()]
+    model = sample.load(values, weights=lengths[0] if lengths else None) if values.workdir else None
     folder = app.folder(values.out, "--out") if values.out else model and Path(values.workdir) / workdir.TABLES
     if model:
         print(f"Step {model.step}, {model.short_weights} weights; {parallel.describe()}.")
+    if lengths:
+        _measure_lengths(values, [model, *(sample.load(values, weights=each) for each in lengths[1:])], folder)
+        return 0
+    if model and not values.samples:
+        scoring.check_classes(values.metrics, model.experiment)
     if metrics := [metric for metric in values.metrics if metric in scoring.OF_LIKELIHOOD]:
         _measure_likelihood(values, model, metrics, folder)
     for kind, names in quality.KINDS.items():
@@ -89,6 +101,24 @@ def _evaluate(values: flags.FlagValues) -> int:
     return 0
 
 
+def _measure_lengths(values: flags.FlagValues, models: Sequence[TrainedModel], folder: Path) -> None:
+    """Prints and draws the scores of averages of several lengths."""
+    lengths, curves = [float(length) for length in values.lengths], {}
+    for length, model in zip(lengths, models, strict=True):
+        scores = scoring.evaluate(
+            model, values.metrics, num_samples=values.num_samples or scoring.PAPER_SAMPLES, split=values.split,
+            num_images=values.num_images, num_timesteps=values.num_timesteps, batch_size=values.batch_size,
+            seed=values.seed, folder=folder,
+        )  # fmt: skip
+        for score in scores:
+            print(f"  {model.weights:<16} {score.name:<24} {score}")
+            curves.setdefault(score.name, {})[length] = score
+    for name, curve in curves.items():
+        lowest, highest = (choose(curve, key=lambda length: curve[length].value) for choose in (min, max))
+        drawn = parallel.agree(lambda curve=curve: str(figures.draw_lengths(folder, models[0], curve)))
+        print(f"{name}: lowest at length {lowest:g}, highest at {highest:g}: {drawn}")
+
+
 def _check_flags(values: flags.FlagValues) -> None:
     """Refuses flags that do not fit each other.
 
@@ -96,6 +126,12 @@ def _check_flags(values: flags.FlagValues) -> None:
         ValueError: naming them.
     """
     scoring.check_metrics(values.metrics, scoring.METRICS, name="--metrics")
+    if values.lengths:
+        scoring.check_metrics(values.metrics, scoring.DURING_TRAINING, name="--metrics with --lengths")
+        if values.workdir is None or values.samples or values.weights or values.reference:
+            raise ValueError(
+                "--lengths scores weights of a run: give its --workdir, no --weights, --samples, --reference."
+            )
     if values.workdir is None:
         of_a_model = (*scoring.OF_PREDICTIONS, *scoring.OF_LIKELIHOOD)
         if needing := [metric for metric in values.metrics if metric in of_a_model]:

@@ -12,12 +12,14 @@ grid of the first images. Image i depends on the seed and i alone. Run again, it
     --sampler=probability_flow --steps=10  the probability-flow ODE by Runge and Kutta's method in four calls a step
     --sampler=langevin, predictor_corrector    annealed Langevin dynamics; ancestral steps with Langevin corrections
 
+Of a model with classes, --labels=3 draws one class, --labels=all all in turn, and --guidance=1 makes the class plainer.
+
 Other modes write WORKDIR/samples/<mode>_<name>.png, the paper's figures of what the model does:
 
     progressive     the x_0 predicted on the way, a row an image; and the same as an animation, .webp  (Figures 6, 14)
     shared_latents  images that share x_t, a row for each t of 1000, 750, 500, 250 (of T = 1000)       (Figure 7)
     interpolate     between two training images by 500 steps, a row a pair (Figure 8); and the first
-                    pair by 1000, 875, ..., 0 steps, in ..._coarse_to_fine.png                         (Figure 9)
+                    pair by 1000, 875, ..., 0 steps, in ..._coarse_to_fine.png; told no class          (Figure 9)
     neighbours      samples and the training images nearest to them in pixel space, those first that are most like
                     copies, and the rate of copies; the samples are those of the default mode     (Figures 12, 15)
 """
@@ -42,7 +44,10 @@ def define_model_flags() -> None:
     """Defines the flags that choose a trained model, and how samples are drawn from it."""
     flags.DEFINE_string("workdir", None, "The folder of a run of ddpm-train.")
     flags.DEFINE_integer("step", None, "Training step of the checkpoint. Default: the newest.")
-    flags.DEFINE_string("weights", None, "raw, or ema, their average. Default: the config's.")
+    flags.DEFINE_string(
+        "weights", None, "raw; ema, their average; another of optim.averages by its name; or posthoc_LENGTH, made of "
+        "those of power_... that the checkpoints hold. Default: the config's.",
+    )  # fmt: skip
     flags.DEFINE_bool("ema", None, "The same as --weights=ema, or, as --noema, as --weights=raw.")
     flags.DEFINE_enum("sampler", None, [*samplers.SAMPLERS], "How samples are drawn. Default: the config's.")
     flags.DEFINE_integer(
@@ -59,11 +64,37 @@ def define_model_flags() -> None:
         "0.995; 0: none. Default: the config's.", lower_bound=0.0,
     )  # fmt: skip
 
+    flags.DEFINE_string(
+        "labels", None, "The class of each sample, of a model with classes: a number or several, 0,1,2, which are "
+        "repeated; all; or none, as if it had no classes. Default: the config's.",
+    )  # fmt: skip
+    flags.DEFINE_float(
+        "guidance", None, "w in (1 + w) eps(x_t, class) - w eps(x_t), of a model with classes; 0: none. The scale of "
+        "others is 1 + w. Default: the config's.", lower_bound=0.0,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "guidance_weights", None, "raw or ema: guide by these weaker weights of the same run, and not by the "
+        "network without its class; also of a model without classes. Default: the config's.",
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "guidance_step", None, "The training step of these weights. Default: the same as of the others.", lower_bound=0
+    )
+    flags.DEFINE_string(
+        "guidance_interval", None, "FIRST,LAST: the timesteps of 0..T-1 that are guided. Default: the config's."
+    )
 
-def load(values: flags.FlagValues) -> trained_model.TrainedModel:
-    """Loads the model that the flags choose, with the settings of samples that they change."""
-    weights = values.weights or (None if values.ema is None else "ema" if values.ema else "raw")
-    settings = {name: values[name].value for name in ("sampler", "steps", "spacing", "eta", "threshold")}
+
+def load(values: flags.FlagValues, *, weights: str | None = None) -> trained_model.TrainedModel:
+    """Loads the model that the flags choose, or other weights of it, with the settings of samples that they change."""
+    weights = weights or values.weights or (None if values.ema is None else "ema" if values.ema else "raw")
+    interval = values.guidance_interval
+    if interval and not all(number.isdecimal() for number in interval.split(",")):
+        raise ValueError(f"--guidance_interval={interval} must be FIRST,LAST: two timesteps.")
+    names = (
+        "sampler", "steps", "spacing", "eta", "threshold", "labels", "guidance", "guidance_weights", "guidance_step",
+    )  # fmt: skip
+    settings = {name: values[name].value for name in names}
+    settings["guidance_interval"] = tuple(map(int, interval.split(","))) if interval else None
     changed = {name: value for name, value in settings.items() if value is not None}
     model = trained_model.load(values.workdir, step=values.step, weights=weights)
     return model.sampling_with(**changed) if changed else model

@@ -1,5 +1,7 @@
 """Bits/dim and rate-distortion of a trained model (Ho et al. 2020, Tables 1 and 4, Figure 5), as tables on disk.
 
+A model with classes is told that of each image: the bound is then that of log p(x_0 | class), never guided.
+
 An image's numbers depend on the image and the seed alone. A table that was begun is continued, one that is there is
 read. Every process calls these functions alike.
 """
@@ -72,6 +74,8 @@ def select_images(model: TrainedModel, images: ImageSet, *, split: str, num_imag
         data=model.experiment.config.data.name, split=split, num_images=count, seed=seed, step=model.step,
         weights=model.short_weights, num_timesteps=model.experiment.process.num_timesteps, clip=True,
     ) | {WEIGHTS: model.fingerprint}  # fmt: skip
+    if model.experiment.condition_fn is not None:
+        settings["labels"] = "of the images"
     return Selection(model, images, np.sort(indices), settings)
 
 
@@ -121,9 +125,9 @@ def estimate_total(
 
 @functools.lru_cache(maxsize=4)
 def _map_terms(experiment: Experiment) -> Callable:
-    def terms(params: Any, pixels: jax.Array, keys: jax.Array) -> jax.Array:  # [B, 1 + 2 T]
-        bound = likelihood.bpd_loop(
-            experiment.process, experiment.denoise_fn(params), x_0=images.from_uint8(pixels), keys=keys
+    def terms(params: Any, pixels: jax.Array, keys: jax.Array, labels: jax.Array | None = None) -> jax.Array:
+        bound = likelihood.bpd_loop(  # [B, 1 + 2 T]
+            experiment.process, experiment.denoise_fn(params, labels), x_0=images.from_uint8(pixels), keys=keys
         )
         return jnp.concatenate([bound.prior[:, None], bound.terms, bound.mse], axis=1)
 
@@ -132,8 +136,8 @@ def _map_terms(experiment: Experiment) -> Callable:
 
 @functools.lru_cache(maxsize=4)
 def _map_estimate(experiment: Experiment, num_timesteps: int) -> Callable:
-    def total(params: Any, pixels: jax.Array, keys: jax.Array) -> jax.Array:  # [B, 1]
-        x_0, denoise_fn = images.from_uint8(pixels), experiment.denoise_fn(params)
+    def total(params: Any, pixels: jax.Array, keys: jax.Array, labels: jax.Array | None = None) -> jax.Array:  # [B, 1]
+        x_0, denoise_fn = images.from_uint8(pixels), experiment.denoise_fn(params, labels)
         return likelihood.bpd_estimate(experiment.process, denoise_fn, x_0=x_0, keys=keys, num_timesteps=num_timesteps)[
             :, None
         ]
@@ -155,7 +159,8 @@ def _table(
     Args:
         selection: of the images.
         file: of the table; None: it is not kept.
-        mapped: `(params, pixels [B, H, W, C], keys [B]) -> [B, D]`, a row depending on its image and key alone.
+        mapped: `(params, pixels [B, H, W, C], keys [B]) -> [B, D]`, a row depending on its image and key alone; of a
+            model with classes with the images' labels [B], too.
         width: D.
         summarize: makes the table of all rows, [N, D] float32.
         batch_size: images at a time.
@@ -180,7 +185,10 @@ def _table(
 
     def measure(numbers: np.ndarray) -> np.ndarray:  # [B, D]
         indices = selection.indices[np.minimum(numbers, count - 1)]
-        values = mapped(params, selection.images.read(indices), sampling.image_keys(seed, indices))
+        arrays = selection.images.read(indices), sampling.image_keys(seed, indices)
+        if model.experiment.condition_fn is not None:
+            arrays += (selection.images.read_labels(indices),)
+        values = mapped(params, *arrays)
         if not np.isfinite(values).all():
             raise FloatingPointError("The bound of some images is not finite: the weights, or the schedule, overflow.")
         return values

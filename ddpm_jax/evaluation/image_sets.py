@@ -28,11 +28,13 @@ class ImageSet:
         metadata: JSON values that say what they are; sets of other images have other values.
         shape: (N, H, W, C).
         read: int [n] in [0, N) -> uint8 [n, H, W, C].
+        read_labels: int [n] in [0, N) -> int32 [n], their classes, or -1; None if they have none.
     """
 
     metadata: dict[str, Any]
     shape: tuple[int, int, int, int]
     read: Callable[[np.ndarray], np.ndarray]
+    read_labels: Callable[[np.ndarray], np.ndarray] | None = None
 
     def __len__(self) -> int:
         """Returns N."""
@@ -47,7 +49,12 @@ def from_array(pixels: np.ndarray, metadata: dict[str, Any]) -> ImageSet:
 def from_source(source: data.Source, name: str, *, labels: bool = False) -> ImageSet:
     """Makes a set of a split of a data set; `name` says which. With `labels`, the metadata depend on those too."""
     shape = (len(source), *source.image_shape)
-    return _hashed({"images": name}, shape, lambda indices: source.read(indices)[0], source if labels else None)
+    images = _hashed({"images": name}, shape, lambda indices: source.read(indices)[0], source if labels else None)
+    return dataclasses.replace(images, read_labels=_labels_of(source))
+
+
+def _labels_of(source: data.Source) -> Callable[[np.ndarray], np.ndarray] | None:
+    return (lambda indices: source.read(indices)[1]) if source.class_names else None
 
 
 def share(open_images: Callable[[], ImageSet]) -> ImageSet:
@@ -60,15 +67,19 @@ def share(open_images: Callable[[], ImageSet]) -> ImageSet:
 
     def open_and_describe() -> list:
         opened.append(open_images())
-        return [opened[0].metadata, opened[0].shape]
+        return [opened[0].metadata, opened[0].shape, opened[0].read_labels is not None]
 
-    metadata, shape = parallel.agree(open_and_describe)
+    metadata, shape, labelled = parallel.agree(open_and_describe)
 
     def read(indices: np.ndarray) -> np.ndarray:
         empty = np.zeros((len(indices), *shape[1:]), np.uint8)
         return parallel.broadcast(parallel.raise_on_all(lambda: opened[0].read(indices) if opened else empty))
 
-    return ImageSet(metadata, tuple(shape), read)
+    def read_labels(indices: np.ndarray) -> np.ndarray:
+        empty = np.zeros(len(indices), np.int32)
+        return parallel.broadcast(parallel.raise_on_all(lambda: opened[0].read_labels(indices) if opened else empty))
+
+    return ImageSet(metadata, tuple(shape), read, read_labels if labelled else None)
 
 
 def training_set(experiment: Experiment) -> tuple[data.Source, str]:
@@ -93,7 +104,8 @@ def share_split(experiment: Experiment, split: str) -> ImageSet:
     def open_split() -> ImageSet:
         source = experiment.load_data(split)
         metadata = {"data": experiment.config.data.name, "split": split}
-        return ImageSet(metadata, (len(source), *source.image_shape), lambda indices: source.read(indices)[0])
+        shape = (len(source), *source.image_shape)
+        return ImageSet(metadata, shape, lambda indices: source.read(indices)[0], _labels_of(source))
 
     return share(open_split)
 
@@ -104,11 +116,18 @@ def draw(model: TrainedModel, *, num_samples: int, batch_size: int, seed: int) -
     Raises:
         signals.Stopped: if a signal requested it.
     """
-    params = parallel.replicate(model.params)
+    params = parallel.replicate(model.sampling_params)
     pixels = sample_files.draw_in_memory(
         model.experiment, params, num_samples=num_samples, batch_size=batch_size, seed=seed
     )
-    return from_array(pixels, sample_files.sample_spec(model, seed=seed).metadata())
+    return _drawn(model, pixels, seed=seed)
+
+
+def _drawn(model: TrainedModel, pixels: np.ndarray, *, seed: int) -> ImageSet:
+    """Makes a set of samples 0 to N - 1 of a seed, with the classes that were asked for."""
+    images = from_array(pixels, sample_files.sample_spec(model, seed=seed).metadata())
+    read_labels = None if model.experiment.condition_fn is None else model.experiment.sample_labels
+    return dataclasses.replace(images, read_labels=read_labels)
 
 
 def draw_to_file(model: TrainedModel, workdir: Path, *, num_samples: int, batch_size: int, seed: int) -> ImageSet:
@@ -116,7 +135,7 @@ def draw_to_file(model: TrainedModel, workdir: Path, *, num_samples: int, batch_
     spec = sample_files.sample_spec(model, seed=seed)
     path = sample_files.default_path(workdir, spec, num_samples=num_samples)
     sample_files.draw(model, path, num_samples=num_samples, batch_size=min(batch_size, num_samples), seed=seed)
-    return share(lambda: from_array(sample_files.read(path), spec.metadata()))
+    return share(lambda: _drawn(model, sample_files.read(path), seed=seed))
 
 
 def open_set(name: str, *, image_shape: tuple[int, int, int] | None, **where: Any) -> ImageSet:

@@ -28,8 +28,8 @@ def evenly_spaced(num_timesteps: int, count: int) -> list[int]:
 
 
 @functools.lru_cache(maxsize=4)
-def map_predictions(experiment: Experiment, timesteps: tuple[int, ...]) -> Callable[[Any, jax.Array], np.ndarray]:
-    """Returns `(params, keys [B]) -> uint8 [B, K, H, W, C]`, which draws the x_0 predicted at some timesteps."""
+def map_predictions(experiment: Experiment, timesteps: tuple[int, ...]) -> Callable[..., np.ndarray]:
+    """Returns `(params, *experiment.inputs) -> uint8 [B, K, H, W, C]`: the x_0 predicted at some timesteps."""
     return map_chain(lambda params: experiment.chain(params, timesteps), lambda _, predicted: predicted)
 
 
@@ -89,9 +89,9 @@ def _draw(
     settings = sample_spec(model, seed=seed).metadata() | {"timesteps": list(timesteps)}
     shape = (num_samples, len(timesteps), *model.experiment.image_shape)
     rows = ResumableArray(path, settings=settings, shape=shape, dtype=np.uint8, or_unsigned=model.owns(path))
-    run, params = map_predictions(model.experiment, tuple(timesteps)), parallel.replicate(model.params)
+    run, params = map_predictions(model.experiment, tuple(timesteps)), parallel.replicate(model.sampling_params)
     rows.fill(
-        lambda numbers: run(params, model.experiment.image_keys(seed, numbers), report=rows.report),
+        lambda numbers: run(params, *model.experiment.inputs(seed, numbers), report=rows.report),
         batch_size=min(batch_size, num_samples),
     )
     return rows

@@ -29,7 +29,9 @@ from ddpm_jax.runtime import cache, files, foreign_files
 # With the features of Inception, as papers report them; and of a classifier, under names nobody mistakes for those.
 INCEPTION = ("fid", "is", "kid", "pr")
 CLASSIFIER = {"fd_classifier": "fid", "is_classifier": "is", "kd_classifier": "kid", "pr_classifier": "pr"}
-KINDS = {"inception": INCEPTION, "classifier": tuple(CLASSIFIER)}  # of features: the metrics in each
+LABELS = "label_accuracy"  # how often the classifier sees the class that was asked for; needs no features
+KINDS = {"inception": INCEPTION, "classifier": (*CLASSIFIER, LABELS)}  # of features: the metrics in each
+WITHOUT_REFERENCE = ("is", "is_classifier", LABELS)
 
 _SEED = 0  # of the shuffles and subsets of IS and KID: not of the samples, which have one of their own
 
@@ -49,7 +51,7 @@ class Reference(NamedTuple):
 
 
 class FeatureSpace(NamedTuple):
-    """An extractor, and in its features what samples are compared with; the Inception score needs no reference."""
+    """An extractor, and in its features what samples are compared with; None where no metric needs a reference."""
 
     extractor: Extractor
     reference: Reference | None
@@ -204,14 +206,15 @@ def score_samples(
     """Scores samples in one feature space; scores measured before are read from metrics.json.
 
     Args:
-        metrics: names from `INCEPTION`, or from `CLASSIFIER`.
+        metrics: names of one of `KINDS`.
         space: the features, and the reference to compare with.
         samples: N images.
         folder: of metrics.json, where scores are written; None: nothing is kept.
         batch_size: images at a time.
 
     Raises:
-        ValueError: if the features of two sets do not fit, are too few, or only statistics of the reference are there.
+        ValueError: if the features of two sets do not fit, are too few, only statistics of the reference are there, or
+            the samples have no classes to be told by.
         signals.Stopped: if a signal requested it.
     """
     extractor, settings = space.extractor, score_settings(space, samples.metadata)
@@ -221,10 +224,11 @@ def score_samples(
     measured: list[Score] = []
     if missing:
         name = f"features_{samples.metadata['sha256']}_{extractor.fingerprint}.rows"
+        labels = _labels(samples) if LABELS in missing else None
         rows = features(extractor, samples, folder and folder / name, batch_size=batch_size)
 
         def compute() -> list[Score]:
-            computed = _compute(missing, space, samples, rows.array)
+            computed = _compute(missing, space, samples, rows.array, labels)
             if file:
                 results.write(file, computed, settings=settings)
             rows.remove()
@@ -243,7 +247,20 @@ def compute_scores(metrics: Sequence[str], space: FeatureSpace, samples: ImageSe
     return [Score(*entry) for entry in parallel.agree(lambda: _compute(metrics, space, samples, rows.array))]
 
 
-def _compute(metrics: Sequence[str], space: FeatureSpace, samples: ImageSet, rows: np.ndarray) -> list[Score]:
+def _labels(samples: ImageSet) -> np.ndarray:
+    """Reads the classes of samples, int32 [N]; every process calls it alike."""
+    if samples.read_labels is None:
+        raise ValueError(f"{LABELS} needs the classes of the images, and {samples.metadata['images']!r} have none.")
+    return samples.read_labels(np.arange(len(samples)))
+
+
+def _compute(
+    metrics: Sequence[str],
+    space: FeatureSpace,
+    samples: ImageSet,
+    rows: np.ndarray,
+    labels: np.ndarray | None = None,
+) -> list[Score]:
     width = _widths(space.extractor, samples)[0]
     pool, logits, reference = rows[:, :width], rows[:, width:], space.reference
     computed = []
@@ -253,7 +270,11 @@ def _compute(metrics: Sequence[str], space: FeatureSpace, samples: ImageSet, row
             raise ValueError(
                 f"{metric} needs the reference's images, and {reference.metadata['name']} has statistics alone."
             )
-        if kind == "fid":
+        if kind == LABELS:
+            accuracy = float(np.mean(logits.argmax(axis=1) == labels))
+            error = float(np.sqrt(accuracy * (1.0 - accuracy) / n))
+            computed.append(Score(metric, _name(metric, metric, n), accuracy, error, "standard error"))
+        elif kind == "fid":
             statistics = moments.from_features(pool).statistics()
             distance = scores.frechet_distance(statistics, reference.statistics).distance
             computed.append(Score(metric, _name("FID", metric, n), distance))

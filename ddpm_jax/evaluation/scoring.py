@@ -11,12 +11,13 @@ from ddpm_jax.evaluation import bits_per_dim, image_sets, progressive, quality, 
 from ddpm_jax.evaluation.image_sets import ImageSet
 from ddpm_jax.evaluation.quality import FeatureSpace
 from ddpm_jax.evaluation.results import Score
+from ddpm_jax.runs import config
 from ddpm_jax.runs.experiment import Experiment
 from ddpm_jax.runs.trained_model import TrainedModel
 
 PAPER_SAMPLES = 50_000
 
-OF_SAMPLES = (*quality.INCEPTION, *quality.CLASSIFIER)
+OF_SAMPLES = (*quality.INCEPTION, *quality.CLASSIFIER, quality.LABELS)
 OF_PREDICTIONS = tuple(progressive.KINDS)
 OF_LIKELIHOOD = ("bpd", "bpd_fast", "rd")
 METRICS = (*OF_SAMPLES, *OF_PREDICTIONS, *OF_LIKELIHOOD)
@@ -73,6 +74,8 @@ def evaluate(
     needs_model = [metric for metric in metrics if metric in OF_PREDICTIONS + OF_LIKELIHOOD]
     if model is None and (needs_model or samples is None):
         raise ValueError(f"{', '.join(needs_model or metrics)} measures a model, and there is none.")
+    if samples is None:
+        check_classes(metrics, model.experiment)
     batch_size = batch_size or (model.experiment.config.sample.batch_size if model else 64)
     scores: list[Score] = []
     if chosen := [metric for metric in metrics if metric in OF_LIKELIHOOD]:
@@ -117,12 +120,13 @@ def prepare(
         The function that measures `train.eval_samples` samples, or test images for bpd_fast: model -> {name: score}.
 
     Raises:
-        ValueError: for an unknown metric, a data set without labels or test split.
+        ValueError: for an unknown metric, a data set without labels or test split, a model that knows no classes.
         OSError: if Inception's weights are needed and not there.
     """
     settings, count = experiment.config.sample, experiment.config.train.eval_samples
     metrics = experiment.config.train.eval_metrics if metrics is None else metrics
     check_metrics(metrics, DURING_TRAINING, name="train.eval_metrics")
+    check_classes(metrics, experiment)
     spaces = {
         kind: open_space(kind, names, experiment=experiment, reference=None, batch_size=settings.batch_size)
         for kind, names in quality.KINDS.items()
@@ -173,7 +177,7 @@ def open_space(
         if experiment is None and labelled is None:
             raise ValueError("A classifier needs a data set with labels: give a model, or another metric.")
         extractor = quality.classifier_extractor(labelled or (lambda: image_sets.training_set(experiment)))
-    if not any(metric not in ("is", "is_classifier") for metric in metrics):
+    if set(metrics) <= set(quality.WITHOUT_REFERENCE):
         return FeatureSpace(extractor, None)
     if isinstance(reference, Path):
         return FeatureSpace(extractor, quality.reference_from_statistics(reference, extractor))
@@ -192,6 +196,17 @@ def check_metrics(metrics: Sequence[str], known: Sequence[str], *, name: str) ->
     """
     if unknown := [metric for metric in metrics if metric not in known]:
         raise ValueError(f"Unknown metric {unknown[0]!r} in {name}; choose from {', '.join(known)}.")
+
+
+def check_classes(metrics: Sequence[str], experiment: Experiment) -> None:
+    """Refuses the metric of classes for a model that is asked for none.
+
+    Raises:
+        ValueError: if it is.
+    """
+    labels = config.sample_labels(experiment.config)
+    if quality.LABELS in metrics and (labels is None or -1 in labels):
+        raise ValueError(f"{quality.LABELS} measures samples of a class, and this model is asked for none.")
 
 
 def _measure_likelihood(

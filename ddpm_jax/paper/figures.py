@@ -64,6 +64,8 @@ def draw(
     """
     if mode != "neighbours":
         model.experiment.check_whole_chain(f"--mode={mode}")
+    if mode == "interpolate" and model.experiment.condition_fn is not None:
+        model = model.sampling_with(labels="none", guidance=0.0, guidance_weights="", guidance_step=0)
     config = model.experiment.config.sample
     num_images = num_images or (config.num_samples if mode == "neighbours" else _ROWS)
     common: dict[str, Any] = dict(
@@ -97,7 +99,7 @@ def _suffix(mode: str, *, sources: list[str] | None, crop: int) -> str:
 def progressive(model: TrainedModel, path: Path, **settings: int) -> None:
     """Draws Figures 6 and 14: a strip and an animation of the predicted x_0."""
     timesteps = evenly_spaced(model.experiment.process.num_timesteps, _FRAMES)
-    params = parallel.replicate(model.params)
+    params = parallel.replicate(model.sampling_params)
     table = generation.progressive(model.experiment, params, timesteps=timesteps, **settings)  # [N, K, H, W, C]
     num_steps = [t + 1 for t in timesteps]  # the paper's t
     title = sample_files.title(model, "x_0 predicted from x_t", seed=settings["seed"])
@@ -115,9 +117,8 @@ def progressive(model: TrainedModel, path: Path, **settings: int) -> None:
 def shared_latents(model: TrainedModel, path: Path, **settings: int) -> None:
     """Draws Figure 7."""
     num_steps = generation.fractions_of(model.experiment.process.num_timesteps, (1.0, 0.75, 0.5, 0.25))
-    table = generation.shared_latents(
-        model.experiment, parallel.replicate(model.params), num_steps=num_steps, **settings
-    )
+    params = parallel.replicate(model.sampling_params)
+    table = generation.shared_latents(model.experiment, params, num_steps=num_steps, **settings)
     _save_table(
         path, table, title=sample_files.title(model, "Images that share x_t", seed=settings["seed"]),
         above=["x_t", *["x_0"] * (table.shape[1] - 1)], left=[f"t = {steps}" for steps in num_steps],
@@ -128,7 +129,7 @@ def interpolations(
     model: TrainedModel, path: Path, *, num_images: int, seed: int, sources: list[str] | None, **settings: int
 ) -> None:
     """Draws Figures 8 and 9: several pairs by T / 2 steps, and the first by 0 to T."""
-    experiment, params = model.experiment, parallel.replicate(model.params)
+    experiment, params = model.experiment, parallel.replicate(model.sampling_params)
     training_images = image_sets.share_split(experiment, experiment.config.data.split)
     n = len(training_images)
     if not sources:
@@ -209,6 +210,18 @@ def draw_rate_distortion(score: Score) -> Path:
         title="{data} {split}, {num_images} images, step {step}, {weights} weights".format_map(settings),
         with_paper=settings["data"] == "cifar10",
     )  # fmt: skip
+    return path
+
+
+def draw_lengths(folder: Path, model: TrainedModel, scores: dict[float, Score]) -> Path:
+    """Draws a score by the length of the average that it is of, on this process; returns the path."""
+    from ddpm_jax.paper import plots
+
+    name, metric = next((score.name, score.metric) for score in scores.values())
+    path = folder / f"lengths_{metric}_step{model.step}.png"
+    points = {length: (score.value, score.error) for length, score in scores.items()}
+    title = f"{model.experiment.config.data.name}, step {model.step}"
+    plots.score_by_length(path, points, name=name, title=title)
     return path
 
 

@@ -31,10 +31,10 @@ def progressive(
     experiment: Experiment, params: Any, *, seed: int, num_images: int, timesteps: Sequence[int], batch_size: int
 ) -> np.ndarray:
     """Draws Figures 6 and 14: a row for each image of the seed; a column the x_0 predicted at each timestep."""
-    keys = experiment.image_keys(seed, np.arange(num_images))
+    inputs = experiment.inputs(seed, np.arange(num_images))
     run = map_predictions(experiment, tuple(timesteps))
     with _bar(num_images) as bar:
-        return _in_batches(run, params, keys, batch_size=batch_size, bar=bar)
+        return _in_batches(run, params, *inputs, batch_size=batch_size, bar=bar)
 
 
 def shared_latents(
@@ -43,29 +43,34 @@ def shared_latents(
     """Draws Figure 7: a row for each of `num_steps`, with x_t at the left, clipped to be shown, and images from it.
 
     Every x_t is of one chain, that of image 0 of the seed. Column j continues with the key of image j: the first
-    image of every row is the chain's own, the others differ by the noise of the steps that are left.
+    image of every row is the chain's own, the others differ by the noise of the steps that are left. All are of the
+    class of image 0.
     """
     clip = experiment.clip
 
-    def freeze(params: Any, keys: jax.Array) -> jax.Array:  # [B, K, H, W, C]
+    def freeze(params: Any, keys: jax.Array, labels: jax.Array | None = None) -> jax.Array:  # [B, K, H, W, C]
         _, x_t = sampling.latents_loop(
-            experiment.process, experiment.denoise_fn(params), keys=keys, shape=experiment.image_shape,
+            experiment.process, experiment.guided_fn(params, labels), keys=keys, shape=experiment.image_shape,
             timesteps=[steps - 1 for steps in num_steps], clip=clip,
         )  # fmt: skip
         return x_t
 
-    def decode(params_and_steps: tuple[Any, jax.Array], x_t: jax.Array, keys: jax.Array) -> jax.Array:
+    def decode(
+        params_and_steps: tuple[Any, jax.Array], x_t: jax.Array, keys: jax.Array, labels: jax.Array | None = None
+    ) -> jax.Array:
         params, steps = params_and_steps
         return sampling.decode(
-            experiment.process, experiment.denoise_fn(params), x_t=x_t, num_steps=steps, keys=keys, clip=clip
+            experiment.process, experiment.guided_fn(params, labels), x_t=x_t, num_steps=steps, keys=keys, clip=clip
         )
 
-    keys = experiment.image_keys(seed, np.arange(num_images))
+    keys, *labels = experiment.inputs(seed, np.arange(num_images))
+    labels = [np.broadcast_to(of_images[0], num_images) for of_images in labels]
     run, rows = map_images(decode), []
     with _bar(1 + len(num_steps) * num_images) as bar:
-        frozen = _in_batches(parallel.map_batches(freeze), params, keys[:1], batch_size=1, bar=bar)  # [1, K, H, W, C]
+        first = (array[:1] for array in (keys, *labels))
+        frozen = _in_batches(parallel.map_batches(freeze), params, *first, batch_size=1, bar=bar)  # [1, K, H, W, C]
         for steps, x_t in zip(num_steps, frozen[0], strict=True):
-            arrays = np.broadcast_to(x_t, (num_images, *x_t.shape)), keys
+            arrays = np.broadcast_to(x_t, (num_images, *x_t.shape)), keys, *labels
             shared = _in_batches(run, (params, jnp.int32(steps)), *arrays, batch_size=batch_size, bar=bar)
             rows.append(np.concatenate([np.asarray(images.to_uint8(x_t))[None], shared]))
     return np.stack(rows)
@@ -97,7 +102,7 @@ def interpolations(
             for side in (0, 1)
         )
         return sampling.interpolate(
-            experiment.process, experiment.denoise_fn(params), x_0_a=x_0_a, x_0_b=x_0_b, eps_a=eps_a, eps_b=eps_b,
+            experiment.process, experiment.guided_fn(params), x_0_a=x_0_a, x_0_b=x_0_b, eps_a=eps_a, eps_b=eps_b,
             weight=weight, num_steps=steps, keys=keys, clip=experiment.clip,
         )  # fmt: skip
 

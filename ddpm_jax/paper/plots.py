@@ -42,6 +42,27 @@ def rate_distortion(
     figure.savefig(path, dpi=110)
 
 
+def score_by_length(path: Path, points: dict[float, tuple[float, float | None]], *, name: str, title: str) -> None:
+    """Draws a score by the length of the average of the weights (Karras et al. 2024, Figure 5).
+
+    Args:
+        path: where to write the PNG.
+        points: the score, and its error if it has one, by length.
+        name: of the score.
+        title: what it is of.
+    """
+    lengths = sorted(points)
+    values, errors = zip(*(points[length] for length in lengths), strict=True)
+    figure = Figure(figsize=(4.5, 3.2), layout="constrained")
+    figure.suptitle(title)
+    axes = figure.subplots()
+    axes.errorbar(lengths, values, yerr=[error or 0.0 for error in errors], marker="o", markersize=3)
+    axes.set(xlabel="length of the average (relative deviation)", ylabel=name)
+    axes.grid(alpha=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
 def quality_by_step(path: Path, rows: list[dict[str, float]], *, kind: str, num_samples: int, title: str = "") -> None:
     """Draws the two panels of Figure 10: Inception score and Frechet distance of the predicted x_0, by reverse steps.
 

@@ -114,7 +114,8 @@ def table_1(runs: Sequence[Run]) -> Table:
             ours = [
                 find(run, "is"), _fid(run), find(run, "bpd", split="test"), find(run, "bpd", split="train"),
             ]  # fmt: skip
-            rows.append([f"ours: {run.name}", None, None, None, None, *ours])
+            name = f"ours{', conditional' if run.config.model.num_classes else ''}: {run.name}"
+            rows.append([name, None, None, None, None, *ours])
     columns = ("IS", "FID", "NLL test", "NLL train")
     return Table(
         "Table 1: CIFAR-10 (NLL in bits/dim, an upper bound for diffusion models)",
@@ -131,7 +132,7 @@ def table_2(runs: Sequence[Run]) -> Table:
         run = next(
             (
                 run for run in runs
-                if data_of(run) == "cifar10"
+                if data_of(run) == "cifar10" and not run.config.model.num_classes
                 and tuple(run.config.diffusion[name] for name in ("mean_type", "var_type", "loss_type")) == wanted
             ),
             None,

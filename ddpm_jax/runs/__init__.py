@@ -10,6 +10,7 @@ metric_log.py     terminal, metrics.jsonl, TensorBoard
 dry_run.py        memory and work of a run, without running it
 workdir.py        the work folder: its names, its lock, its config
 trained_model.py  a trained model from a work folder: `load`
+posthoc.py        averages of any length, from those that checkpoints hold
 sample_files.py   samples on disk, and what identifies them
 resumable.py      an array that is filled batch by batch and continued after a stop
 """

@@ -1,8 +1,8 @@
 """Checkpoints of a run, by Orbax: asynchronous, atomic, verified, and never silently absent.
 
 The one file that knows Orbax. A checkpoint is a folder `<step>/` with an item for each part that is read alone:
-`params`, `ema_params`, and `optimizer`, the rest of the state. The config lies beside them (`workdir.py`).
-`checksums.py` notices a damaged one before it is read.
+`params`, `ema_params`, further averages by their names, and `optimizer`, the rest of the state. The config lies beside
+them (`workdir.py`). `checksums.py` notices a damaged one before it is read.
 """
 
 import contextlib
@@ -127,7 +127,10 @@ class Checkpoints:
                 os.replace(self.directory / str(step), aside)
                 self._manager.reload()
             else:
-                return TrainState(params=items["params"], ema_params=items["ema_params"], **items["optimizer"])
+                return TrainState(
+                    params=items["params"], ema_params=items["ema_params"], **items["optimizer"],
+                    averages={name: items[name] for name in like.averages},
+                )  # fmt: skip
         if unreadable := sorted(path.name for path in self.directory.glob("unreadable-*")):
             raise ValueError(
                 f"No checkpoint in {self.directory} can be read ({', '.join(unreadable)}). Mend one and give it its "
@@ -185,12 +188,21 @@ def abstract(tree: Any, sharding: jax.sharding.Sharding) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
 
+def steps_with(directory: Path, name: str, *, up_to: int) -> list[int]:
+    """Lists the steps, ascending, of the checkpoints that have an item; those after `up_to` are left out.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint at all.
+    """
+    return [step for step in _listed_steps(directory) if step <= up_to and (directory / str(step) / name).is_dir()]
+
+
 def restore_weights(directory: Path, name: str, like: Any, *, step: int | None = None) -> tuple[int, Any]:
     """Reads the weights of a checkpoint, changing nothing on disk: a run may be writing there.
 
     Args:
         directory: the folder of the checkpoints.
-        name: `params` or `ema_params`.
+        name: `params`, `ema_params`, or the name of an average.
         like: their abstract form, from `abstract`.
         step: of the checkpoint; None: the newest that can be read.
 
@@ -268,7 +280,7 @@ def _items(state: TrainState) -> dict[str, Any]:
     rest = {"step": state.step, "opt_state": state.opt_state}
     if jax.tree.leaves(state.timestep_state):  # checkpoints that are older than it have none
         rest["timestep_state"] = state.timestep_state
-    return {"params": state.params, "ema_params": state.ema_params, "optimizer": rest}
+    return {"params": state.params, "ema_params": state.ema_params, **state.averages, "optimizer": rest}
 
 
 def _read(folder: Path, like: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import ml_collections
 
-from ddpm_jax import timesteps
+from ddpm_jax import averaging, timesteps
 from ddpm_jax.runs import defaults
 from ddpm_jax.runtime import profiling
 from ddpm_jax.samplers import SAMPLERS, SPACINGS
@@ -40,6 +40,7 @@ _AT_MOST = {
     "diffusion.num_timesteps": 10**6, "model.ch": 2**14, "model.num_res_blocks": 2**6, "train.batch_size": 2**20,
     "train.steps_per_dispatch": 10**5, "sample.num_samples": 10**9, "sample.batch_size": 2**20,
     "train.seed": 2**32 - 1, "sample.seed": 2**32 - 1,  # beyond, two seeds draw the same numbers
+    "model.num_classes": 10**6,
 }  # fmt: skip
 _LARGEST = 10**15  # of all other numbers; the least is 0
 _SIDE, _LEVELS, _MULT = 2**16, 16, 2**6  # of images in pixels, of resolutions, of their width
@@ -113,7 +114,7 @@ def _unfitting(config: ml_collections.ConfigDict) -> Iterator[str]:
             yield f"sample.{name}={config.sample[name]} must be at most 1"
     if not config.optim.clip_norm > 0.0:
         yield f"optim.clip_norm={config.optim.clip_norm} must be above 0, or no step changes a weight"
-    for name in ("data.holdout", "model.dropout", "optim.ema_decay"):
+    for name in ("data.holdout", "model.dropout", "optim.ema_decay", "train.label_dropout"):
         section, field = name.split(".")
         if config[section][field] >= 1.0:
             yield f"{name}={config[section][field]} must be below 1"
@@ -124,6 +125,73 @@ def _unfitting(config: ml_collections.ConfigDict) -> Iterator[str]:
     else:
         if traced and traced[-1] > config.train.num_steps:
             yield f"train.profile={config.train.profile!r} must end by train.num_steps={config.train.num_steps}"
+
+    for name in config.optim.averages:
+        try:
+            averaging.parse(str(name))
+        except ValueError as error:
+            yield f"optim.averages: {error}"
+    if len(set(config.optim.averages)) < len(config.optim.averages):
+        yield f"optim.averages={config.optim.averages!r:.100} must be different names"
+    try:
+        sample_labels(config)
+    except ValueError as error:
+        yield str(error)
+    yield from _unfitting_guidance(config)
+
+
+def _unfitting_guidance(config: ml_collections.ConfigDict) -> Iterator[str]:
+    settings, last = config.sample, config.diffusion.num_timesteps - 1
+    interval = settings.guidance_interval
+    if interval != () and not (
+        len(interval) == 2 and all(type(t) is int for t in interval) and 0 <= interval[0] <= interval[1] <= last
+    ):
+        yield f"sample.guidance_interval={interval!r:.100} must be two timesteps of 0..{last}, the lower first, or ()"
+    if settings.guidance_step and not settings.guidance_weights:
+        yield f"sample.guidance_step={settings.guidance_step} is for guidance by the weights of sample.guidance_weights"
+    by_class = bool(settings.guidance) and not settings.guidance_weights
+    if by_class and not config.model.num_classes:
+        yield f"sample.guidance={settings.guidance} needs a model with classes, and model.num_classes is 0"
+    if config.model.num_classes and not config.train.label_dropout and (by_class or settings.labels == "none"):
+        yield (
+            f"sample.guidance={settings.guidance} and sample.labels={settings.labels!r} need a model that was trained "
+            "without labels, too, and train.label_dropout is 0"
+        )
+    if by_class and settings.labels == "none":
+        yield f"sample.guidance={settings.guidance} guides towards a class, and sample.labels='none' says none"
+
+
+def sample_labels(config: ml_collections.ConfigDict) -> tuple[int, ...] | None:
+    """Returns the labels of samples, those of image i at i modulo their number; None if the model knows no classes.
+
+    Where no class is asked for, the label is -1.
+
+    Raises:
+        ValueError: if sample.labels does not fit the model.
+    """
+    given, num_classes = config.sample.labels, config.model.num_classes
+    named = {"": range(num_classes), "all": range(num_classes), "none": (-1,)}
+    if not num_classes:
+        if given:
+            raise ValueError(f"sample.labels={given!r:.100} needs a model with classes, and model.num_classes is 0")
+        return None
+    if given in named:
+        return tuple(named[given])
+    numbers = [number.strip() for number in given.split(",")]
+    if not all(number.isdecimal() and len(number) < 9 and int(number) < num_classes for number in numbers):
+        raise ValueError(
+            f"sample.labels={given!r:.100} must be numbers in 0..{num_classes - 1}, with commas between, all or none"
+        )
+    return tuple(map(int, numbers))
+
+
+def labels_name(config: ml_collections.ConfigDict) -> str:
+    """Returns the one name of `sample_labels`: 'all', 'none', '0,1,2'; '' if the model knows no classes."""
+    labels = sample_labels(config)
+    if labels is None:
+        return ""
+    names = {(-1,): "none", tuple(range(config.model.num_classes)): "all"}
+    return names.get(labels, ",".join(map(str, labels)))
 
 
 def _all_in(numbers: tuple, largest: int) -> bool:

@@ -41,12 +41,14 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.dropout = 0.1
     config.model.dtype = "float32"  # or 'bfloat16', of the computation; parameters are float32
     config.model.remat = False  # save memory by computing activations twice
+    config.model.num_classes = 0  # that the network is told of: all that the data set has; 0: it is told none
 
     config.optim = ml_collections.ConfigDict()
     config.optim.lr = 2e-4
     config.optim.warmup_steps = 5000
     config.optim.clip_norm = 1.0
     config.optim.ema_decay = 0.9999
+    config.optim.averages = ()  # further ones, such as ('ema_0.999', 'power_0.05', 'power_0.1'): see averaging.py
     config.optim.ema_warmup = False  # let the decay rise from 0.1: for runs of fewer than some 50,000 steps
 
     config.train = ml_collections.ConfigDict()
@@ -54,6 +56,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.batch_size = 128  # global: shared by all devices
     config.train.microbatches = 1  # parts that a device computes its images in, one after another, to save memory
     config.train.timesteps = "uniform"  # or 'stratified', 'importance': see ddpm_jax/timesteps.py
+    config.train.label_dropout = 0.1  # the share of images whose class is kept from a network that is told classes
     config.train.seed = 0
     config.train.prng_impl = "threefry2x32"  # or 'rbg', whose numbers are others on another kind of device
     config.train.steps_per_dispatch = 1  # at most; more is faster for small models
@@ -79,6 +82,13 @@ def get_config() -> ml_collections.ConfigDict:
     config.sample.steps = 0  # how many of the timesteps it takes; 0: all
     config.sample.spacing = ""  # of those timesteps; '': as is usual for the sampler
     config.sample.eta = 0.0  # of ddim, from 0 to 1
-    config.sample.weights = "ema"  # of which to draw: 'raw', or 'ema', their average with the decay optim.ema_decay
+    config.sample.labels = ""  # of images 0, 1, ...: 'all' in turn, which is the default of a model with classes;
+    # numbers such as '3' or '0,1,2', repeated; 'none': as if it had no classes
+    config.sample.guidance = 0.0  # w in (1 + w) eps(x_t, c) - w eps(x_t); 0: none; 'scales' of others are 1 + w
+    config.sample.guidance_weights = ""  # 'raw' or 'ema': guide by that weaker network, not by the one without a class;
+    config.sample.guidance_step = 0  # of this step of training, 0: the same. Grids and scores in training do without.
+    config.sample.guidance_interval = ()  # (first, last) timestep of 0..T-1 with guidance; (): all
+    config.sample.weights = "ema"  # of which to draw: 'raw', 'ema', their average with the decay optim.ema_decay, or
+    # another average by its name
 
     return config.lock()

@@ -3,15 +3,23 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from ddpm_jax import data, diffusion, samplers, sampling, schedule, unet
+from ddpm_jax import data, diffusion, guidance, samplers, sampling, schedule, training, unet
+from ddpm_jax.runs import config as config_module
 from ddpm_jax.runs.config import DTYPES
+
+
+class GuidedParams(NamedTuple):
+    """The parameters of a network, and of a weaker one that its samples are guided away from."""
+
+    params: Any
+    weaker: Any
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -23,9 +31,37 @@ class Experiment:
     model: unet.UNet
     image_shape: tuple[int, int, int]  # H, W, C
 
-    def denoise_fn(self, params: Any) -> diffusion.DenoiseFn:
-        """Closes the network over its parameters, without dropout."""
-        return lambda x_t, t: self.model.apply({"params": params}, x_t, t)
+    @property
+    def condition_fn(self) -> training.ConditionFn | None:
+        """Returns `labels [B] int32 -> cond`, what the network is told of a class; None: it knows no classes."""
+        num_classes = self.config.model.num_classes
+        return functools.partial(unet.class_condition, num_classes=num_classes) if num_classes else None
+
+    def denoise_fn(self, params: Any, labels: jax.Array | None = None) -> diffusion.DenoiseFn:
+        """Closes the network over its parameters and the classes of the images, without dropout or guidance.
+
+        `labels` [B] int32 is for a model with classes alone; there -1, and None for all images, is no class.
+        """
+        cond = None if labels is None else self.condition_fn(labels)
+        return lambda x_t, t: self.model.apply({"params": params}, x_t, t, cond)
+
+    def guided_fn(self, params: Any, labels: jax.Array | None = None) -> diffusion.DenoiseFn:
+        """Closes the network as `denoise_fn` does, guided as the config's `sample` settings say.
+
+        Guidance by weaker weights takes `GuidedParams`; with the parameters alone there is none.
+        """
+        settings = self.config.sample
+        first, last = settings.guidance_interval or (0, self.process.num_timesteps - 1)
+        scale = guidance.within(settings.guidance, first=first, last=last)
+        if isinstance(params, GuidedParams):
+            return guidance.extrapolate(*(self.denoise_fn(each, labels) for each in params), scale=scale)
+        if labels is None or not settings.guidance or settings.guidance_weights:
+            return self.denoise_fn(params, labels)
+        return guidance.classifier_free(
+            lambda x_t, t, cond: self.model.apply({"params": params}, x_t, t, cond),
+            self.condition_fn(labels),
+            scale=scale,
+        )
 
     def respaced(self, sections: str) -> "Experiment":
         """Returns the experiment with fewer timesteps, which the same parameters serve.
@@ -74,32 +110,55 @@ class Experiment:
             return functools.partial(diffusion.dynamic_threshold, quantile=settings.threshold)
         return settings.clip
 
-    def sample(self, params: Any, keys: jax.Array) -> jax.Array:
+    def inputs(self, seed: int, indices: np.ndarray) -> tuple[jax.Array, ...]:
+        """Makes what images number `indices` [N] of a seed are drawn from: their keys, and their labels if the model
+        has classes.
+        """
+        keys = self.image_keys(seed, indices)
+        return (keys,) if self.condition_fn is None else (keys, self.sample_labels(indices))
+
+    def sample_labels(self, indices: np.ndarray) -> np.ndarray:
+        """Returns the classes [N] int32 of samples number `indices` [N], of a model with classes; -1 is none."""
+        labels = np.asarray(config_module.sample_labels(self.config), np.int32)
+        return labels[np.asarray(indices) % len(labels)]
+
+    def sample(self, params: Any, keys: jax.Array, labels: jax.Array | None = None) -> jax.Array:
         """Draws images [B, H, W, C] float32 in [-1, 1], one for each of the keys [B] (`sampling.image_keys`).
 
-        Pure: to be jitted, alone or inside a larger function.
+        Pure: to be jitted, alone or inside a larger function. Parameters and labels are as in `guided_fn`.
         """
         return sampling.sample_loop(
-            self.process, self.denoise_fn(params), keys=keys, shape=self.image_shape, clip=self.clip,
+            self.process, self.guided_fn(params, labels), keys=keys, shape=self.image_shape, clip=self.clip,
             sampler=self.sampler(),
         )  # fmt: skip
 
     def chain(self, params: Any, timesteps: Sequence[int] = ()) -> sampling.Chain:
-        """Makes the chain that `sample` takes as a whole; with `timesteps`, it keeps the x_0 predicted at those."""
-        return sampling.sample_chain(
-            self.process, self.denoise_fn(params), shape=self.image_shape, timesteps=timesteps, clip=self.clip,
-            sampler=self.sampler(),
-        )  # fmt: skip
+        """Makes the chain that `sample` takes as a whole; with `timesteps`, it keeps the x_0 predicted at those.
+
+        Its functions take `inputs`: the labels, if there are any, after the keys.
+        """
+
+        def with_labels(labels: jax.Array | None) -> sampling.Chain:
+            return sampling.sample_chain(
+                self.process, self.guided_fn(params, labels), shape=self.image_shape, timesteps=timesteps,
+                clip=self.clip, sampler=self.sampler(),
+            )  # fmt: skip
+
+        def run(carried: Any, begin: Any, end: Any, keys: jax.Array, labels: jax.Array | None = None) -> Any:
+            return with_labels(labels).run(carried, begin, end, keys)
+
+        chain = with_labels(None)
+        return chain._replace(init=lambda keys, labels=None: chain.init(keys), run=run)
 
     def load_data(self, split: str | None = None) -> data.Source:
         """Opens the data set that the config names; `split` None: the one that is trained on.
 
         Raises:
-            ValueError: if there is no such data set, split or image size.
+            ValueError: if there is no such data set, split or image size, or it has other classes than the model.
             FileNotFoundError: if it is not where the config says.
         """
         settings = self.config.data
-        return data.load(
+        source = data.load(
             settings.name,
             split=split or settings.split,
             data_dir=settings.data_dir,
@@ -109,12 +168,19 @@ class Experiment:
             background=settings.background,
             holdout=settings.holdout,
         )
+        if self.config.model.num_classes not in (0, len(source.class_names)):
+            raise ValueError(
+                f"model.num_classes={self.config.model.num_classes}, but the images of {settings.name!r} are of "
+                f"{len(source.class_names)} classes: set it to that, or to 0 for a model that is told no class."
+            )
+        return source
 
     def abstract_params(self) -> Any:
         """Returns the shapes and dtypes of the network's parameters."""
         x = jax.ShapeDtypeStruct((1, *self.image_shape), jnp.float32)
         t = jax.ShapeDtypeStruct((1,), jnp.int32)
-        return jax.eval_shape(self.model.init, jax.random.key(0), x, t)["params"]
+        cond = None if self.condition_fn is None else jax.eval_shape(self.condition_fn, t)
+        return jax.eval_shape(self.model.init, jax.random.key(0), x, t, cond)["params"]
 
 
 def make_experiment(config: ml_collections.ConfigDict) -> Experiment:
@@ -126,7 +192,7 @@ def make_experiment(config: ml_collections.ConfigDict) -> Experiment:
     height, width = config.data.image_size[0], config.data.image_size[-1]
     process = _make_process(config.diffusion)
     diffusion.check_loss(process, config.diffusion.loss_type, config.diffusion.loss_weighting)
-    model_settings = {name: value for name, value in config.model.items() if name != "dtype"}
+    model_settings = {name: value for name, value in config.model.items() if name not in ("dtype", "num_classes")}
     experiment = Experiment(
         config=config,
         process=process,

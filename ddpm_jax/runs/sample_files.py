@@ -6,6 +6,7 @@ continued, and is written beside scores.
 
 import dataclasses
 import functools
+import hashlib
 import json
 import zipfile
 from collections.abc import Callable
@@ -18,12 +19,14 @@ import numpy as np
 
 from ddpm_jax import images, parallel, samplers, sampling
 from ddpm_jax.runs import workdir
+from ddpm_jax.runs.config import labels_name
 from ddpm_jax.runs.experiment import Experiment
 from ddpm_jax.runs.resumable import ResumableArray
 from ddpm_jax.runs.trained_model import TrainedModel
 from ddpm_jax.runtime import files, foreign_files
 
 _GRID_IMAGES = 100
+_LONGEST_LABELS = 40  # in a file's name
 _SIGNATURE = b"ddpm_jax samples: "  # begins the comment of our zip, which its other readers pass over
 
 
@@ -45,6 +48,13 @@ class SampleSpec:
         spacing: of those; '': the usual one of the sampler.
         eta: of ddim.
         threshold: the quantile of dynamic thresholding, which takes the place of clipping; 0: none.
+        labels: 'all', 'none' or numbers, of which image i has number i modulo how many there are; '': of a model that
+            knows no classes.
+        guidance: the weight w, see `guidance`; by the network without its class, unless by other weights:
+        guidance_weights: their name; '': none.
+        guidance_step: their step of training; 0: none.
+        guidance_sha256: as `weights_sha256`, of these.
+        guidance_interval: 'FIRST,LAST', the timesteps with guidance; '': all.
     """
 
     step: int
@@ -60,6 +70,12 @@ class SampleSpec:
     spacing: str = ""
     eta: float = 0.0
     threshold: float = 0.0
+    labels: str = ""
+    guidance: float = 0.0
+    guidance_weights: str = ""
+    guidance_step: int = 0
+    guidance_sha256: str = ""
+    guidance_interval: str = ""
 
     @property
     def name(self) -> str:
@@ -68,7 +84,17 @@ class SampleSpec:
         sampler = "" if self.sampler == "ancestral" and not self.steps else f"_{self.sampler}{self.steps or ''}"
         spacing, eta = f"_{self.spacing}" if self.spacing else "", f"_eta{self.eta:g}" if self.eta else ""
         clip = f"_threshold{self.threshold:g}" if self.threshold else "" if self.clip else "_noclip"
-        return f"step{self.step}_{self.weights}_seed{self.seed}{generator}{clip}{sampler}{spacing}{eta}"
+        labels = self.labels.replace(",", "-")
+        if len(labels) > _LONGEST_LABELS:
+            labels = hashlib.sha256(labels.encode()).hexdigest()[:16]
+        of_classes = f"_labels{labels}" if labels else ""
+        guidance = f"_guidance{self.guidance:g}" if self.guidance else ""
+        guidance += f"_by_step{self.guidance_step}_{self.guidance_weights}" if self.guidance_weights else ""
+        interval = f"_t{self.guidance_interval.replace(',', '-')}" if self.guidance_interval else ""
+        return (
+            f"step{self.step}_{self.weights}_seed{self.seed}{generator}{clip}{sampler}{spacing}{eta}{of_classes}"
+            f"{guidance}{interval}"
+        )
 
     def settings(self) -> dict[str, Any]:
         """Returns the JSON values that identify the samples; a field that has its default is as if it were not there,
@@ -88,11 +114,22 @@ def sample_spec(model: TrainedModel, *, seed: int) -> SampleSpec:
     num_timesteps = model.experiment.process.num_timesteps
     steps = sample.steps % num_timesteps  # all of them are 0
     usual = (samplers.SAMPLERS[sample.sampler], "") if steps or sample.sampler != "ancestral" else samplers.SPACINGS
+    interval = sample.guidance_interval if sample.guidance else ()
     return SampleSpec(
         step=model.step, weights=model.short_weights, seed=seed, clip=sample.clip or sample.threshold > 0.0,
         data=config.data.name, num_timesteps=num_timesteps, weights_sha256=model.fingerprint,
         prng_impl=sample.prng_impl, sampler=sample.sampler, steps=steps, eta=float(sample.eta),
         spacing="" if sample.spacing in usual else sample.spacing, threshold=float(sample.threshold),
+        labels=labels_name(config), guidance=float(sample.guidance), guidance_interval=",".join(map(str, interval)),
+        **_of_weaker(model.weaker),
+    )  # fmt: skip
+
+
+def _of_weaker(weaker: TrainedModel | None) -> dict[str, Any]:
+    if weaker is None:
+        return {}
+    return dict(
+        guidance_weights=weaker.short_weights, guidance_step=weaker.step, guidance_sha256=weaker.fingerprint
     )  # fmt: skip
 
 
@@ -155,7 +192,7 @@ def _checked(mapped: Callable) -> Callable[..., np.ndarray]:
 
 @functools.lru_cache(maxsize=4)
 def mapped_sample(experiment: Experiment) -> Callable[..., np.ndarray]:
-    """Returns `(replicated params, keys [B]) -> uint8 [B, H, W, C]`, by `map_chain` and compiled once."""
+    """Returns `(replicated params, *experiment.inputs) -> uint8 [B, H, W, C]`, by `map_chain` and compiled once."""
     return map_chain(experiment.chain, lambda x_0, _: x_0)
 
 
@@ -167,7 +204,7 @@ def draw_in_memory(experiment: Experiment, params: Any, *, num_samples: int, bat
     """
     sample = mapped_sample(experiment)
     batches = np.array_split(np.arange(num_samples), -(-num_samples // batch_size))
-    return np.concatenate([sample(params, experiment.image_keys(seed, indices)) for indices in batches])
+    return np.concatenate([sample(params, *experiment.inputs(seed, indices)) for indices in batches])
 
 
 def draw(model: TrainedModel, path: Path, *, num_samples: int, batch_size: int, seed: int) -> None:
@@ -186,9 +223,9 @@ def draw(model: TrainedModel, path: Path, *, num_samples: int, batch_size: int, 
         print(f"These samples are there already: {path}")
         return
     samples = ResumableArray(path, settings=settings, shape=shape, dtype=np.uint8, or_unsigned=model.owns(path))
-    params, sample = parallel.replicate(model.params), mapped_sample(model.experiment)
+    params, sample = parallel.replicate(model.sampling_params), mapped_sample(model.experiment)
     samples.fill(
-        lambda indices: sample(params, model.experiment.image_keys(seed, indices), report=samples.report),
+        lambda indices: sample(params, *model.experiment.inputs(seed, indices), report=samples.report),
         batch_size=batch_size,
     )
     parallel.agree(lambda: _publish(samples, path, title=title(model, "Samples", seed=seed)))

@@ -118,6 +118,7 @@ def make_step(experiment: Experiment) -> tuple[optax.GradientTransformation, Cal
         loss_type=settings.diffusion.loss_type, ema_decay=optim.ema_decay, ema_warmup=optim.ema_warmup,
         flip=settings.data.flip, microbatches=settings.train.microbatches, axis_name=parallel.AXIS,
         timestep_sampler=_timestep_sampler(experiment), loss_weighting=settings.diffusion.loss_weighting,
+        condition_fn=experiment.condition_fn, label_dropout=settings.train.label_dropout,
     )  # fmt: skip
 
 
@@ -138,6 +139,7 @@ def make_init(experiment: Experiment, optimizer: optax.GradientTransformation) -
     return functools.partial(
         training.create_state, experiment.model, optimizer, rng=_run_key(experiment),
         image_shape=experiment.image_shape, timestep_sampler=_timestep_sampler(experiment),
+        cond_dim=experiment.config.model.num_classes, averages=experiment.config.optim.averages,
     )  # fmt: skip
 
 

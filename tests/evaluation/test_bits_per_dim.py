@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,6 +35,23 @@ def measure(tiny_config, tmp_path, monkeypatch):
         return score
 
     return measure
+
+
+def test_a_model_with_classes_is_told_that_of_each_image(tiny_config, tmp_path, monkeypatch):
+    tiny_config.model.num_classes = 10
+    experiment = make_experiment(tiny_config)
+    labels = np.array([7, 3, 5, 1], np.int32)
+    images = image_sets.from_array(np.zeros((4, 8, 8, 1), np.uint8), {"images": "some"})
+    images = dataclasses.replace(images, read_labels=lambda indices: labels[indices])
+    monkeypatch.setattr(
+        bits_per_dim, "_map_estimate", lambda *_: lambda params, pixels, keys, labels: np.float32(labels)[:, None]
+    )
+    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), experiment.abstract_params())
+    model = TrainedModel(experiment, params, 12, trained_model.average_name(tiny_config))
+    selection = bits_per_dim.select_images(model, images, split="test", num_images=3, seed=0)
+    (score,) = bits_per_dim.estimate_total(selection, None, num_timesteps=2, batch_size=2)
+    assert score.value == pytest.approx(labels[selection.indices].mean())
+    assert score.table["settings"]["labels"] == "of the images"
 
 
 def test_a_folder_of_two_runs_never_gives_one_the_other_s_number(measure, tmp_path, capsys):

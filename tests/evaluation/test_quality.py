@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -50,6 +52,21 @@ def test_statistics_that_do_not_say_what_they_are_of_come_with_a_warning(tmp_pat
     assert said.count("Warning") == 1
     assert "theirs.npz does not say whose features it is of; only those of brightness can be compared." in said
     assert "pytorch-fid's are others" in said
+
+
+def test_label_accuracy_is_how_often_the_classifier_sees_the_class_asked_for():
+    """The extractor above sees class 0 where the upper half is the brighter one."""
+    pixels = np.zeros((8, 4, 4, 1), np.uint8)
+    pixels[:5, :2] = pixels[5:, 2:] = 200  # seen: 0 0 0 0 0 1 1 1
+    labels = np.array([0, 0, 0, 1, -1, 1, 1, 0])
+    samples = image_sets.from_array(pixels, {"images": "drawn"})
+    space = quality.FeatureSpace(extractor(), None)
+    labelled = dataclasses.replace(samples, read_labels=lambda indices: labels[indices])
+    (score,) = quality.score_samples(["label_accuracy"], space, labelled, folder=None, batch_size=4)
+    assert (score.name, score.value, score.error_name) == ("label_accuracy@8", 5 / 8, "standard error")
+    assert score.error == pytest.approx(np.sqrt(5 / 8 * 3 / 8 / 8))
+    with pytest.raises(ValueError, match="label_accuracy needs the classes of the images, and 'drawn' have none"):
+        quality.score_samples(["label_accuracy"], space, samples, folder=None, batch_size=4)
 
 
 def test_a_kernel_distance_of_whole_sets_comes_without_an_error(file):

@@ -66,3 +66,11 @@ def assert_each_has_a_curve(panels):
         assert len(rows) > 100
         assert np.ptp(rows) > 0.5 * panel.shape[0]  # the curve goes through most of the panel
         assert np.ptp(columns) > 0.5 * panel.shape[1]
+
+
+def test_a_score_is_drawn_by_length_with_its_errors(tmp_path, monkeypatch):
+    points = {0.1: (2.0, 0.5), 0.05: (3.0, None)}
+    figure = drawn(monkeypatch, plots.score_by_length, tmp_path / "a.png", points, name="FID", title="mine")
+    (axes,) = figure.axes
+    np.testing.assert_allclose(axes.lines[0].get_xydata(), [[0.05, 3.0], [0.1, 2.0]])
+    assert (axes.get_ylabel(), figure.get_suptitle()) == ("FID", "mine")

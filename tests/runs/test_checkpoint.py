@@ -70,6 +70,22 @@ def test_what_draws_timesteps_is_saved_and_comes_back(tmp_path):
     assert_state(opened(tmp_path).restore(checkpoint.abstract(state, parallel.replicated())), state)
 
 
+def test_further_averages_are_items_of_their_own(tmp_path):
+    saved = opened(tmp_path / "checkpoints")
+    for step in (10, 20):
+        state = make_state(step)
+        saved.save(state.replace(averages={"ema_0.9": jax.tree.map(lambda x: x * 0.25, state.params)}))
+    saved.close()
+    state = make_state(20)
+    whole = state.replace(averages={"ema_0.9": jax.tree.map(lambda x: x * 0.25, state.params)})
+    like = checkpoint.abstract(whole, parallel.replicated())
+    assert_state(opened(tmp_path / "checkpoints").restore(like), whole)
+    step, average = checkpoint.restore_weights(tmp_path / "checkpoints", "ema_0.9", like.params, step=10)
+    assert_state(average, jax.tree.map(lambda x: x * 0.25, make_state(step).params))
+    assert checkpoint.steps_with(tmp_path / "checkpoints", "ema_0.9", up_to=15) == [10]
+    assert checkpoint.steps_with(tmp_path / "checkpoints", "ema_0.5", up_to=20) == []
+
+
 def test_a_state_may_be_donated_while_it_is_saved(tmp_path):
     state, saved = parallel.replicate(make_state(5)), opened(tmp_path)
     overwrite = jax.jit(lambda s: jax.tree.map(lambda x: x * 0, s), donate_argnums=0)

@@ -15,8 +15,9 @@ import configs
 from ddpm_jax import data, diffusion, samplers, sampling
 from ddpm_jax.runs import config as config_module
 from ddpm_jax.runs import defaults, trainer
-from ddpm_jax.runs.experiment import make_experiment
+from ddpm_jax.runs.experiment import GuidedParams, make_experiment
 
+CLASSES = {"model": {"num_classes": 10}}
 CONFIGS = sorted(path.stem for path in Path(configs.__file__).parent.glob("[!_]*.py"))
 # Of the released architecture (Appendix B: 35.7 and 114 million); learned variances double the last convolution.
 PARAMETERS = {
@@ -24,6 +25,7 @@ PARAMETERS = {
     "lsun_church": 113_673_219, "lsun_cat": 113_673_219, "lsun_bedroom_large": 255_677_955, "table2_eps_kl": 35_746_307,
     "table2_eps_learned": 35_749_766, "table2_xprev_kl": 35_746_307, "table2_xprev_learned": 35_749_766,
     "table2_xprev_mse": 35_746_307, "digits": 701_345, "cifar10_hybrid": 49_066_246, "cifar10_vlb": 49_066_246,
+    "digits_by_class": 702_625, "cifar10_by_class": 35_751_427,  # and a vector of 4 ch for each of 10 classes
 }  # fmt: skip
 
 
@@ -59,7 +61,7 @@ def expected_parameters(config):
             total += conv(width, width)
             side *= 2
     outputs = channels * (2 if config.diffusion.var_type.startswith("learned") else 1)
-    return total + 2 * width + conv(width, outputs)
+    return total + 2 * width + conv(width, outputs) + config.model.num_classes * 4 * ch
 
 
 def load(name):
@@ -131,6 +133,21 @@ def test_the_256_configs_are_the_paper_s(name, num_steps, flip):
         ({"train": {"timesteps": "evenly"}}, "train.timesteps='evenly' must be one of uniform, stratified, importance"),
         ({"train": {"profile": "9:3"}}, "train.profile='9:3' must be FIRST:LAST"),
         ({"train": {"profile": "3:800001"}}, "train.profile='3:800001' must end by train.num_steps=800000"),
+        ({"sample": {"labels": "3"}}, "sample.labels='3' needs a model with classes, and model.num_classes is 0"),
+        ({"sample": {"guidance": 1.0}}, "sample.guidance=1.0 needs a model with classes"),
+        ({"sample": {"guidance_step": 5}}, "guidance_step=5 is for guidance by the weights of sample.guidance_weights"),
+        ({"sample": {"guidance_interval": (5, 3)}}, r"guidance_interval=\(5, 3\) must be two timesteps of 0..999"),
+        (
+            {"sample": {"guidance_interval": (0, 1000)}},
+            r"guidance_interval=\(0, 1000\) must be two timesteps of 0..999",
+        ),
+        ({**CLASSES, "sample": {"labels": "0,10"}}, "sample.labels='0,10' must be numbers in 0..9"),
+        ({**CLASSES, "sample": {"labels": "-1"}}, "sample.labels='-1' must be numbers in 0..9"),
+        ({**CLASSES, "sample": {"labels": "some"}}, "sample.labels='some' must be numbers in 0..9, with commas"),
+        ({**CLASSES, "sample": {"labels": "none", "guidance": 1.0}}, "guides towards a class, and .*'none' says none"),
+        ({**CLASSES, "train": {"label_dropout": 0.0}, "sample": {"guidance": 1.0}}, "train.label_dropout is 0"),
+        ({**CLASSES, "train": {"label_dropout": 0.0}, "sample": {"labels": "none"}}, "train.label_dropout is 0"),
+        ({"train": {"label_dropout": 1.0}}, "train.label_dropout=1.0 must be below 1"),
         ({"train": {"seed": -1}}, "train.seed=-1 must be at least 0"),
         ({"sample": {"sampler": "dimm"}}, "sample.sampler='dimm' must be one of ancestral, ddim, dpm_solver_2m"),
         ({"sample": {"steps": 1001}}, "sample.steps=1001 must be at most the 1000 timesteps"),
@@ -265,6 +282,79 @@ def test_sample_is_a_pure_function_of_parameters_and_keys(tiny_config):
     x_0 = made.sample(params, keys)
     assert x_0.shape == (2, 8, 8, 1)
     np.testing.assert_allclose(outer(params, keys), x_0.sum(), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("labels", "name", "drawn"),
+    [("", "all", [0, 1, 2, 3]), ("all", "all", [0, 1, 2, 3]), ("03, 1", "3,1", [3, 1, 3, 1]), ("7", "7", [7] * 4),
+     ("none", "none", [-1] * 4)],
+)  # fmt: skip
+def test_the_class_of_a_sample_is_a_function_of_its_number(tiny_config, labels, name, drawn):
+    tiny_config.model.num_classes = 10
+    tiny_config.sample.labels = labels
+    made = make_experiment(tiny_config)
+    assert config_module.labels_name(tiny_config) == name
+    assert made.sample_labels(np.arange(4)).tolist() == drawn
+    keys, of_some = made.inputs(5, np.array([3, 11]))
+    assert of_some.tolist() == [made.sample_labels(np.arange(12))[i] for i in (3, 11)]
+    np.testing.assert_array_equal(jax.random.key_data(keys), jax.random.key_data(made.image_keys(5, np.array([3, 11]))))
+
+
+def test_a_model_without_classes_is_told_none(tiny_config):
+    made = make_experiment(tiny_config)
+    assert (made.condition_fn, config_module.labels_name(tiny_config)) == (None, "")
+    assert len(made.inputs(0, np.arange(2))) == 1
+
+
+def test_samples_depend_on_their_class_and_on_guidance_within_its_interval(tiny_config):
+    tiny_config.model.update(num_classes=10, ch=64)  # with 32 the norms, of a channel each, remove what is added to it
+    tiny_config.sample.update(guidance=2.0, guidance_interval=(3, 9), clip=False)
+    made, rng = make_experiment(tiny_config), np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: rng.normal(0.0, 0.1, leaf.shape).astype(np.float32), made.abstract_params())
+    params["cond_proj"]["kernel"] *= 30.0
+    labels, classes = np.array([3, 7, -1], np.int32), np.eye(10, dtype=np.float32)[[3, 7, 0]]
+    classes[2] = 0.0
+    x_t, t = rng.standard_normal((3, 8, 8, 1), np.float32), np.array([2, 3, 9])
+    told, not_told = (made.model.apply({"params": params}, x_t, t, cond) for cond in (classes, None))
+    scales = np.float32([0.0, 2.0, 2.0])[:, None, None, None]
+    np.testing.assert_allclose(made.denoise_fn(params, labels)(x_t, t), told, rtol=1e-4, atol=1e-4)
+    expected = (1 + scales) * told - scales * not_told
+    np.testing.assert_allclose(made.guided_fn(params, labels)(x_t, t), expected, rtol=1e-4, atol=1e-4)
+    assert (np.abs(told - not_told).max(axis=(1, 2, 3)) > 0.05).tolist() == [True, True, False]
+
+    keys = made.image_keys(0, np.arange(3))
+    sample = jax.jit(made.sample)
+    by_class, of_others = (sample(params, keys, asked) for asked in (labels, labels[::-1]))
+    chain = sampling.sample_loop(
+        made.process, made.guided_fn(params, labels), keys=keys, shape=(8, 8, 1), clip=False
+    )  # fmt: skip
+    np.testing.assert_allclose(by_class, chain, rtol=1e-3, atol=1e-3)
+    assert (np.abs(by_class - of_others).max(axis=(1, 2, 3)) > 0.01).tolist() == [True, False, True]
+
+
+def test_samples_can_be_guided_by_weaker_weights(tiny_config):
+    tiny_config.sample.update(guidance=2.0, guidance_weights="raw", guidance_interval=(3, 9))
+    config_module.check(tiny_config)
+    made, rng = make_experiment(tiny_config), np.random.default_rng(0)
+    strong, weak = (
+        jax.tree.map(lambda leaf: rng.normal(0.0, 0.1, leaf.shape).astype(np.float32), made.abstract_params())
+        for _ in range(2)
+    )
+    x_t, t = rng.standard_normal((3, 8, 8, 1), np.float32), np.array([2, 3, 9])
+    outputs = [made.model.apply({"params": params}, x_t, t) for params in (strong, weak)]
+    scales = np.float32([0.0, 2.0, 2.0])[:, None, None, None]
+    guided = made.guided_fn(GuidedParams(strong, weak))(x_t, t)
+    np.testing.assert_allclose(guided, (1 + scales) * outputs[0] - scales * outputs[1], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(made.guided_fn(strong)(x_t, t), outputs[0], rtol=1e-4)
+    assert np.abs(outputs[0] - outputs[1]).max() > 0.1
+
+
+def test_a_data_set_with_other_classes_is_refused(tiny_config):
+    tiny_config.model.num_classes = 12
+    with pytest.raises(ValueError, match="model.num_classes=12, but the images of 'digits' are of 10 classes"):
+        make_experiment(tiny_config).load_data()
+    tiny_config.model.num_classes = 10
+    assert len(make_experiment(tiny_config).load_data()) == 1442
 
 
 def test_weights_of_a_config_from_before_they_had_names_are_read(tiny_config):

@@ -172,6 +172,45 @@ def test_the_sampler_is_part_of_what_samples_are(make):
         assert spec.settings() == usual.settings() | fields
 
 
+def test_labels_and_guidance_are_part_of_what_samples_are(make, tiny_config):
+    without = sample_files.sample_spec(make("A", 0.1), seed=0)
+    assert without.name == "step12_ema_seed0"
+    assert not {"labels", "guidance", "guidance_interval"} & without.settings().keys()
+    tiny_config.model.num_classes = 10
+    by_class = make_experiment(tiny_config)
+    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), by_class.abstract_params())
+    model = TrainedModel(by_class, params, 12, "raw")
+
+    def named(**settings):
+        spec = sample_files.sample_spec(model.sampling_with(**settings), seed=0)
+        chosen = {name: value for name, value in spec.settings().items() if name.startswith(("labels", "guidance"))}
+        return spec.name.removeprefix("step12_raw_seed0"), chosen
+
+    assert named() == named(labels="all") == ("_labelsall", {"labels": "all"})
+    assert named(labels="none") == ("_labelsnone", {"labels": "none"})
+    assert named(labels="3, 1", guidance=2.0) == ("_labels3-1_guidance2", {"labels": "3,1", "guidance": 2.0})
+    in_part = {"labels": "3", "guidance": 0.5, "guidance_interval": "2,8"}
+    assert named(labels="3", guidance=0.5, guidance_interval=(2, 8)) == ("_labels3_guidance0.5_t2-8", in_part)
+    assert named(labels="3", guidance_interval=(2, 8)) == ("_labels3", {"labels": "3"})  # with nothing to be on
+    assert len(named(labels=",".join("0123456789" * 5))[0]) == len("_labels") + 16
+    assert model.experiment.config.sample.labels == ""  # unchanged
+    with pytest.raises(ValueError, match="sample.labels='10' must be numbers in 0..9"):
+        model.sampling_with(labels="10")
+
+
+def test_a_batch_is_drawn_with_the_classes_of_its_images(tiny_config, tmp_path, monkeypatch):
+    tiny_config.model.num_classes = 10
+    tiny_config.sample.labels = "4,9,2"
+    experiment = make_experiment(tiny_config)
+    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), experiment.abstract_params())
+    model = TrainedModel(experiment, params, 12, "raw")
+    show_label = lambda params, keys, labels: np.broadcast_to(labels[:, None, None, None], (len(keys), 8, 8, 1))  # noqa: E731
+    monkeypatch.setattr(sample_files, "mapped_sample", lambda _: show_label)
+    in_memory = sample_files.draw_in_memory(experiment, params, num_samples=5, batch_size=2, seed=0)
+    assert in_memory[:, 0, 0, 0].tolist() == [4, 9, 2, 4, 9]
+    np.testing.assert_array_equal(draw(model, tmp_path / "x.npz")[:5], in_memory)
+
+
 @pytest.mark.parametrize("value", [np.nan, -np.inf])
 def test_images_that_are_not_finite_are_refused(value):
     draw = sample_files.map_images(lambda scale, x: scale * x)
