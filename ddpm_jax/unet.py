@@ -67,7 +67,7 @@ def class_condition(labels: jax.Array, num_classes: int) -> jax.Array:
     Returns:
         [B, num_classes] float32; zeros, the null condition, for no class.
     """
-    chex.assert_rank(labels, 1)
+    check_shape("labels", labels, "B", what="one an image")
     return jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
 
 
@@ -238,7 +238,7 @@ class UNet(nn.Module):
         temb = _dense(4 * self.ch, dtype=self.dtype, name="temb_dense0")(temb)
         temb = _dense(4 * self.ch, dtype=self.dtype, name="temb_dense1")(nn.swish(temb))  # [B, 4 ch]
         if cond is not None:
-            chex.assert_shape(cond, (x.shape[0], None))
+            check_shape("cond", cond, (x.shape[0], "D"))
             temb += _dense(4 * self.ch, use_bias=False, dtype=self.dtype, name="cond_proj")(cond)
 
         # In float32 whatever the dtype: at t = 0 bfloat16 would round 0.75 % of the variance of eps away.
