@@ -84,7 +84,7 @@ def probability_flow(process: Process, timesteps: np.ndarray) -> Sampler:
     stages = Stages(
         timesteps=np.stack([timesteps, between, between, np.append(timesteps[0], timesteps[:-1])], axis=1),
         weights=_signal(leads_to)[:, :, None] * np.concatenate([of_x, weights], axis=2),
-        needed=np.stack([~last | last, ~last, ~last, ~last], axis=1),
+        needed=np.stack([np.ones_like(last), ~last, ~last, ~last], axis=1),
     )
     return staged(timesteps, stages)
 

@@ -1,8 +1,7 @@
 """Steps of several stages that call the network: a scan over them, so that it stands in the program once."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,8 +10,7 @@ from ddpm_jax.diffusion import PredictFn
 from ddpm_jax.samplers.sampler import Sampler, timestep_at, unchanged, weights_at
 
 
-@flax.struct.dataclass
-class Stages:
+class Stages(NamedTuple):
     """The coefficients of K steps of at most S stages, float64, computed beforehand.
 
     A step begins with x = start[0] x_t + start[1] noise. Stage s predicts from what stage s - 1 made, the first from
