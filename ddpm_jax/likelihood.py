@@ -74,6 +74,32 @@ def bpd_loop(process: Process, denoise_fn: DenoiseFn, *, x_0: jax.Array, keys: j
     return Bound(total=terms.sum(axis=0) + prior, terms=terms.T, prior=prior, mse=mse.T)
 
 
+def bpd_chain(process: Process, denoise_fn: DenoiseFn, *, clip: bool = True) -> sampling.Chain:
+    """Makes what `bpd_loop` computes as a whole, to be computed in pieces: step number n is that of t = n.
+
+    It takes the arrays x_0 [B, H, W, C] and keys [B] where a sampler's chain takes keys, and a `Bound` is read.
+    """
+
+    def init(x_0: jax.Array, keys: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        zeros = jnp.zeros((process.num_timesteps, len(keys)))
+        return zeros, zeros, prior_bpd(process, x_0=x_0)
+
+    def run(carried: tuple, begin: jax.Array, end: jax.Array, x_0: jax.Array, keys: jax.Array) -> tuple:
+        def step(t: jax.Array, carried: tuple) -> tuple:
+            terms, mse, prior = carried
+            eps = sampling.noise(keys, t, x_0.shape[1:])
+            term, error = bpd_term(process, denoise_fn, x_0=x_0, t=jnp.full(keys.shape, t), eps=eps, clip=clip)
+            return terms.at[t].set(term), mse.at[t].set(error), prior
+
+        return jax.lax.fori_loop(begin, end, step, carried)
+
+    def read(carried: tuple) -> Bound:
+        terms, mse, prior = carried
+        return Bound(total=terms.sum(axis=0) + prior, terms=terms.T, prior=prior, mse=mse.T)
+
+    return sampling.Chain(process.num_timesteps, init, run, read)
+
+
 def strata(num_timesteps: int, count: int) -> np.ndarray:
     """Splits 0..T-1 into `count` ranges that grow in proportion to t, as the terms of the bound fall about as 1 / t.
 

@@ -203,6 +203,19 @@ def test_the_error_of_the_distortion_is_that_of_many_data_sets():
     np.testing.assert_allclose(np.mean([one.standard_error for one in found]), spread, rtol=0.1)
 
 
+def test_the_bound_in_pieces_has_the_bits_of_the_one_scan():
+    process = diffusion.make_process(beta_schedule("linear", 30))
+    x_0 = np.random.default_rng(0).uniform(-1.0, 1.0, (3, 4, 4, 2)).astype(np.float32)
+    arrays = x_0, sampling.image_keys(0, np.arange(3))
+    denoise_fn = lambda x, t: jnp.tanh(x) + 0.1 * jnp.sin(t)[:, None, None, None]  # noqa: E731
+    chain = likelihood.bpd_chain(process, denoise_fn)
+    run, carried = jax.jit(chain.run), jax.jit(chain.init)(*arrays)
+    for begin, end in ((0, 1), (1, 19), (19, 30)):
+        carried = run(carried, begin, end, *arrays)
+    whole = jax.jit(lambda x_0, keys: likelihood.bpd_loop(process, denoise_fn, x_0=x_0, keys=keys))(*arrays)
+    jax.tree.map(np.testing.assert_array_equal, jax.jit(chain.read)(carried), whole)
+
+
 def test_shapes_that_do_not_fit_are_refused():
     process, x_0 = diffusion.make_process(beta_schedule("linear", 10)), jnp.zeros((2, 4, 4, 1))
     keys = sampling.image_keys(0, np.arange(3))

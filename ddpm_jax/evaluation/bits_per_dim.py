@@ -125,13 +125,29 @@ def estimate_total(
 
 @functools.lru_cache(maxsize=4)
 def _map_terms(experiment: Experiment) -> Callable:
-    def terms(params: Any, pixels: jax.Array, keys: jax.Array, labels: jax.Array | None = None) -> jax.Array:
-        bound = likelihood.bpd_loop(  # [B, 1 + 2 T]
-            experiment.process, experiment.denoise_fn(params, labels), x_0=images.from_uint8(pixels), keys=keys
+    """Maps the bound, given pixels [B, H, W, C], keys [B] and, of a model with classes, labels [B]."""
+
+    def chain_of(params: Any) -> sampling.Chain:
+        def with_labels(labels: jax.Array | None) -> sampling.Chain:
+            return likelihood.bpd_chain(experiment.process, experiment.denoise_fn(params, labels))
+
+        def run(
+            carried: Any, begin: Any, end: Any, pixels: jax.Array, keys: jax.Array, labels: jax.Array | None = None
+        ) -> Any:
+            return with_labels(labels).run(carried, begin, end, images.from_uint8(pixels), keys)
+
+        chain = with_labels(None)
+        return sampling.Chain(
+            chain.num_steps,
+            init=lambda pixels, keys, labels=None: chain.init(images.from_uint8(pixels), keys),
+            run=run,
+            read=lambda carried: as_rows(chain.read(carried)),
         )
+
+    def as_rows(bound: likelihood.Bound) -> jax.Array:  # [B, 1 + 2 T]
         return jnp.concatenate([bound.prior[:, None], bound.terms, bound.mse], axis=1)
 
-    return parallel.map_batches(terms)
+    return parallel.map_chain(chain_of, name="the bound")
 
 
 @functools.lru_cache(maxsize=4)
@@ -159,8 +175,8 @@ def _table(
     Args:
         selection: of the images.
         file: of the table; None: it is not kept.
-        mapped: `(params, pixels [B, H, W, C], keys [B]) -> [B, D]`, a row depending on its image and key alone; of a
-            model with classes with the images' labels [B], too.
+        mapped: `(params, pixels [B, H, W, C], keys [B], report=...) -> [B, D]`, a row depending on its image and key
+            alone; of a model with classes with the images' labels [B], too.
         width: D.
         summarize: makes the table of all rows, [N, D] float32.
         batch_size: images at a time.
@@ -188,7 +204,7 @@ def _table(
         arrays = selection.images.read(indices), sampling.image_keys(seed, indices)
         if model.experiment.condition_fn is not None:
             arrays += (selection.images.read_labels(indices),)
-        values = mapped(params, *arrays)
+        values = mapped(params, *arrays, report=rows.report)
         if not np.isfinite(values).all():
             raise FloatingPointError("The bound of some images is not finite: the weights, or the schedule, overflow.")
         return values

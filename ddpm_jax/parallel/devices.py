@@ -119,7 +119,7 @@ def map_batches(function: Callable, *, name: str = "the evaluation") -> Callable
         The same function, which every process calls alike: with `shared` replicated (`replicate`) and all rows of the
         batch, any B. It returns all rows everywhere, as NumPy arrays. A batch that the devices cannot share equally is
         filled up with copies of its last row, which are dropped from the result. A stop that one process was asked
-        for travels with the batch: the next call raises signals.Stopped on all.
+        for travels with the batch: the next call raises signals.Stopped on all. `report(1.0)` is called at the end.
     """
 
     def run_on_device(shared: Any, arrays: tuple, stop_code: jax.Array) -> tuple[Any, jax.Array]:
@@ -128,7 +128,7 @@ def map_batches(function: Callable, *, name: str = "the evaluation") -> Callable
     mapped = jax.pmap(run_on_device, axis_name=AXIS, in_axes=(None, 0, 0), out_axes=(None, None))
     mapped = compilation.announced(name, mapped)
 
-    def split_and_run(shared: Any, *arrays: Any) -> Any:
+    def split_and_run(shared: Any, *arrays: Any, report: Callable[[float], None] | None = None) -> Any:
         signals.check()
         begin = time.monotonic()
         result, agreed_code = mapped(shared, _local_parts(arrays), _each(signals.stop_code()))
@@ -136,6 +136,8 @@ def map_batches(function: Callable, *, name: str = "the evaluation") -> Callable
         signals.receive_stop_code(int(agreed_code))
         rows = _all_rows(result, len(arrays[0]))
         signals.expect(time.monotonic() - begin)
+        if report:
+            report(1.0)
         return rows
 
     return split_and_run

@@ -124,7 +124,7 @@ class ResumableArray:
             batch_size: B.
 
         Raises:
-            Stopped: if a signal requested it, after the batch in hand.
+            Stopped: if a signal requested it, after the batch in hand, or within it where `compute` raises it.
         """
         if self._done:
             print(f"Continuing after {self._done} of {self._num_rows} images.")
