@@ -37,7 +37,7 @@ from e2e.forked import Forks
 pytestmark = pytest.mark.slow
 
 _ASKED = os.environ.get("DDPM_JAX_SEQUENCES")
-_SEQUENCES, _STEPS = int(_ASKED or 6), 9
+_SEQUENCES, _STEPS = int(_ASKED or 4), 9
 _AT_A_TIME = 9  # of more than these, Hypothesis spends a tenth and more on the simplest
 _LONGEST = 16  # training steps
 _TRAIN = ("train.py", *TINY, "--config.train.log_every=1")
