@@ -54,6 +54,8 @@ class Checkpoints:
         self.directory.mkdir(parents=True, exist_ok=True)
         self._saving: int | None = None  # the step of the save under way
         self._clear_away_failed()  # Orbax would do so later, while others look
+        for logger in (logging.get_absl_logger(), getLogger("asyncio")):
+            logger.addFilter(_not_a_trace_of_orbax)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
             create=False,
@@ -61,8 +63,6 @@ class Checkpoints:
             multiprocessing_options=_this_process_alone(),
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
-        for logger in (logging.get_absl_logger(), getLogger("asyncio")):
-            logger.addFilter(_not_a_trace_of_orbax)
         self._report_unraisable, sys.unraisablehook = sys.unraisablehook, self._on_unraisable
 
     def steps(self) -> list[int]:
@@ -255,8 +255,11 @@ def _this_process_alone() -> ocp.options.MultiprocessingOptions:
 
 
 def _not_a_trace_of_orbax(record: LogRecord) -> bool:
-    # Orbax logs what it raises, several times, with the stack of its threads; so does asyncio for it.
-    return not (record.exc_info and ("orbax" in record.pathname or "was never retrieved" in record.getMessage()))
+    # Orbax logs what it raises, several times, with the stack of its threads; so does asyncio for it. And it misses the
+    # metadata beside the items of a checkpoint, which are not used here.
+    orbax, said = "orbax" in record.pathname, record.getMessage()
+    traced = record.exc_info and (orbax or "was never retrieved" in said)
+    return not (traced or (orbax and "Metadata file" in said))
 
 
 def _check_room(directory: Path, state: TrainState) -> None:

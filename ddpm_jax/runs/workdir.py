@@ -32,8 +32,10 @@ def read_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
     if not path.is_file():
         raise FileNotFoundError(f"{Path(workdir).absolute()} is no work folder: it has no {CONFIG}. Train there first.")
     try:
-        with path.open() as file:
+        with path.open(encoding="utf-8") as file:
             return config.from_json(file.read(_MAX_CONFIG_CHARACTERS))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: The config is no text ({foreign_files.cause(error)}).") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

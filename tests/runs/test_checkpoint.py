@@ -109,6 +109,16 @@ def test_an_empty_folder_holds_nothing(tmp_path):
         checkpoint.restore_weights(tmp_path / "nowhere", "params", LIKE.params)
 
 
+@pytest.mark.parametrize("data", [b"", b"garbage", b"\xff"])
+def test_what_orbax_notes_beside_the_items_is_not_needed_and_its_damage_not_reported(folder, warnings_said, data):
+    for step in (10, 20):
+        (folder / str(step) / "_CHECKPOINT_METADATA").write_bytes(data)
+    read = opened(folder)
+    assert_state(read.restore(LIKE), make_state(20))
+    read.close()
+    assert warnings_said() == []
+
+
 @contextlib.contextmanager
 def no_room():
     """As on a full disk: no file can grow beyond 4 KiB."""

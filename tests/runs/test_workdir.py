@@ -110,7 +110,7 @@ def test_a_config_that_is_none_is_refused_in_a_sentence(tmp_path, text):
 
 def test_a_config_that_is_not_text_is_refused_in_a_sentence(tmp_path):
     (tmp_path / workdir.CONFIG).write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match="config.json: .*decode"):
+    with pytest.raises(ValueError, match=r"config.json: The config is no text \(.*decode.*\)\.$"):
         load(tmp_path)
 
 
