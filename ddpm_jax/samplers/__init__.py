@@ -9,6 +9,7 @@ heun.py        Heun's method without and with added noise, and the probability-f
 stages.py      steps that call the network several times, as the last two do
 langevin.py    annealed Langevin dynamics, and a predictor-corrector
 named.py       each by its name
+repaint.py     RePaint, which wraps a sampler to draw the unknown pixels of images
 """
 
 from ddpm_jax.samplers.ancestral import ancestral
@@ -18,6 +19,7 @@ from ddpm_jax.samplers.heun import heun, probability_flow
 from ddpm_jax.samplers.langevin import langevin, predictor_corrector
 from ddpm_jax.samplers.levels import SPACINGS, spaced
 from ddpm_jax.samplers.named import SAMPLERS, by_name
+from ddpm_jax.samplers.repaint import repaint
 from ddpm_jax.samplers.sampler import Sampler
 
 __all__ = [
@@ -33,5 +35,6 @@ __all__ = [
     "langevin",
     "predictor_corrector",
     "probability_flow",
+    "repaint",
     "spaced",
 ]

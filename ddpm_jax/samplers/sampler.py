@@ -21,7 +21,7 @@ class Sampler(NamedTuple):
     Attributes:
         timesteps: [K], rising, in [0, T - 1]: step i begins with an x_t of timestep t = timesteps[i]. They are int32,
             or floating where they lie between whole timesteps; several steps may be at one. (What encodes runs the
-            other way: its timesteps fall.)
+            other way: its timesteps fall. Those of `repaint` fall and rise.)
         init: `x_t [B, H, W, C] -> carry`, before the first step.
         step: `(predict_fn, carry, i, noise) -> carry, predicted x_0 [B, H, W, C]`, with `i` int32, of all images or
             [B], and `noise` [B, H, W, C] standard normal.

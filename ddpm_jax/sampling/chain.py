@@ -274,9 +274,8 @@ def interpolate(
     check_keys(keys, batch_size=len(x_0_a))
     sampler = sampler or samplers.ancestral(process)
     check_range("num_steps", num_steps, 0, sampler.num_steps)
-    t = jnp.full(keys.shape, jnp.asarray(sampler.timesteps)[jnp.maximum(num_steps - 1, 0)])  # [B]
     latent_a, latent_b = (
-        jnp.where(num_steps > 0, q_sample(process, x_0=x_0, t=t, eps=eps), x_0)
+        _noised(process, sampler, x_0=x_0, num_steps=num_steps, eps=eps)
         for x_0, eps in ((x_0_a, eps_a), (x_0_b, eps_b))
     )
     weight = jnp.asarray(weight, x_0_a.dtype)[:, None, None, None]  # [B, 1, 1, 1]
@@ -284,6 +283,51 @@ def interpolate(
     return decode(
         process, denoise_fn, x_t=x_t, num_steps=num_steps, keys=keys, clip=clip, sampler=sampler, noise_fn=noise_fn
     )
+
+
+def image_to_image(
+    process: Process,
+    denoise_fn: DenoiseFn,
+    *,
+    x_0: jax.Array,
+    num_steps: jax.Array | int,
+    keys: jax.Array,
+    clip: bool | Constrain = True,
+    sampler: Sampler | None = None,
+    noise_fn: NoiseFn = noise,
+) -> jax.Array:
+    """Draws images that resemble others, which are noised by q and decoded by p (SDEdit, Meng et al. 2021).
+
+    arXiv:2108.01073. The more steps, the less is kept: the noise hides what is fine before what is coarse.
+
+    Args:
+        process, denoise_fn, clip, sampler: see `sample_loop`.
+        x_0: [B, H, W, C] in [-1, 1], photographs, sketches or collages.
+        num_steps: scalar int in 0..K, of the sampler's; with 0 `x_0` is returned as it is. May be traced.
+        keys: [B], of all noise.
+        noise_fn: see `sample_loop`; the noise of x_T, index T, is the one that images are noised with. So with all
+            steps the image is about the one that `sample_loop` draws with the key.
+
+    Returns:
+        [B, H, W, C] float32, about in [-1, 1].
+    """
+    check_shape("x_0", x_0, "BHWC")
+    check_keys(keys, batch_size=len(x_0))
+    sampler = sampler or samplers.ancestral(process)
+    check_range("num_steps", num_steps, 0, sampler.num_steps)
+    eps = noise_fn(keys, process.num_timesteps, x_0.shape[1:])
+    x_t = _noised(process, sampler, x_0=x_0, num_steps=num_steps, eps=eps)
+    return decode(
+        process, denoise_fn, x_t=x_t, num_steps=num_steps, keys=keys, clip=clip, sampler=sampler, noise_fn=noise_fn
+    )
+
+
+def _noised(
+    process: Process, sampler: Sampler, *, x_0: jax.Array, num_steps: jax.Array | int, eps: jax.Array
+) -> jax.Array:
+    """Draws the x_t from which `num_steps` steps of the sampler are left, by q; with none left that is x_0."""
+    t = jnp.full(x_0.shape[:1], jnp.asarray(sampler.timesteps)[jnp.maximum(num_steps - 1, 0)])  # [B]
+    return jnp.where(num_steps > 0, q_sample(process, x_0=x_0, t=t, eps=eps), x_0)
 
 
 def _whole(chain: Chain, keys: jax.Array) -> tuple[jax.Array, jax.Array]:

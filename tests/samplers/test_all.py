@@ -13,6 +13,7 @@ from ddpm_jax.schedule import beta_schedule
 
 SMALL = diffusion.make_process(beta_schedule("linear", 12, beta_end=0.3))
 EIGHT = np.array([0, 1, 3, 4, 6, 8, 9, 11])
+KNOWN = dict(known=np.zeros((3, 2, 3, 1), np.float32), mask=np.ones((1, 2, 3, 1), bool))
 # For eight timesteps: the calls of the network that each takes.
 CALLS = {
     "ancestral": (samplers.ancestral(SMALL), 12),
@@ -28,6 +29,7 @@ CALLS = {
     "probability_flow": (samplers.probability_flow(SMALL, EIGHT), 4 * 7 + 1),
     "langevin": (samplers.langevin(SMALL, EIGHT, num_updates=3), 8 * 3 + 1),
     "predictor_corrector": (samplers.predictor_corrector(SMALL, EIGHT, num_corrections=2), 8 * 3),
+    "repaint": (samplers.repaint(SMALL, samplers.ddim(SMALL, EIGHT), **KNOWN, jump_length=2, num_resamples=3), 20),
 }
 
 
