@@ -15,9 +15,8 @@ PACKAGE = Path(ddpm_jax.__file__).parent
 # From the bottom up: a room may import the rooms before it. The paper's modules are rooms of their own.
 ORDER = (
     "arguments", "schedule", "gaussian", "images", "ops", "diffusion", "unet", "samplers", "sampling", "likelihood",
-    "timesteps", "averaging",
-    "training", "guidance", "runtime", "interop", "data", "metrics", "parallel", "doctor", "runs", "configs",
-    "evaluation", "paper", "cli",
+    "timesteps", "averaging", "training", "guidance", "runtime", "interop", "data", "metrics", "parallel", "doctor",
+    "runs", "configs", "evaluation", "paper", "editing", "cli",
 )  # fmt: skip
 
 

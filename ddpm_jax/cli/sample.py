@@ -22,14 +22,21 @@ Other modes write WORKDIR/samples/<mode>_<name>.png, the paper's figures of what
                     pair by 1000, 875, ..., 0 steps, in ..._coarse_to_fine.png; told no class          (Figure 9)
     neighbours      samples and the training images nearest to them in pixel space, those first that are most like
                     copies, and the rate of copies; the samples are those of the default mode     (Figures 12, 15)
+
+and edited images of the data set, a row an image:
+
+    inpaint         the image, what is left of it, and six ways to draw the rest anew by RePaint; --mask says where
+    image_to_image  the image, and six that resemble it, the less the larger --strength is, by SDEdit
 """
 
+import dataclasses
 from pathlib import Path
 
 from absl import flags
 
-from ddpm_jax import parallel, samplers
+from ddpm_jax import editing, parallel, samplers
 from ddpm_jax.cli import app
+from ddpm_jax.editing import masks
 from ddpm_jax.paper import figures
 from ddpm_jax.runs import sample_files, trained_model
 from ddpm_jax.runtime import compilation_cache
@@ -102,7 +109,7 @@ def load(values: flags.FlagValues, *, weights: str | None = None) -> trained_mod
 
 def _define_flags() -> None:
     define_model_flags()
-    flags.DEFINE_enum("mode", "samples", ["samples", *figures.MODES], "What to draw.")
+    flags.DEFINE_enum("mode", "samples", ["samples", *figures.MODES, *editing.MODES], "What to draw.")
     flags.DEFINE_integer(
         "num_samples", None, "How many images (interpolate: pairs). Default: the config's; of a figure 10.",
         lower_bound=1,
@@ -110,16 +117,33 @@ def _define_flags() -> None:
     flags.DEFINE_integer("batch_size", None, "Images at a time. Default: the config's.", lower_bound=1)
     flags.DEFINE_integer("seed", None, "Another seed, other images. Default: the config's.", lower_bound=0)
     flags.DEFINE_list(
-        "sources", None, "interpolate: the numbers of the training images, two a pair. Default: drawn by the seed."
+        "sources",
+        None,
+        "interpolate: the numbers of the training images, two a pair; of edited images, of those of "
+        "--split. Default: drawn by the seed.",
     )
     flags.DEFINE_integer(
         "crop", 0, "neighbours: compare the square of this side at the centre (paper: 100 for CelebA-HQ). 0: all.",
         lower_bound=0,
     )  # fmt: skip
+    _define_editing_flags()
     flags.DEFINE_string(
         "out", None, "Path of the .npz, or of the figure. Default: one in WORKDIR/samples, named by the settings."
     )
     flags.mark_flag_as_required("workdir")
+
+
+def _define_editing_flags() -> None:
+    flags.DEFINE_string("split", "", "Edited images: of the data set, such as test. Default: that of training.")
+    flags.DEFINE_string(
+        "mask", "center", f"inpaint: what is drawn anew, {', '.join(masks.MASKS)}, or the path of an image, where it "
+        "is white.",
+    )  # fmt: skip
+    flags.DEFINE_integer("jump_length", 10, "inpaint: how many steps RePaint goes back at a time.", lower_bound=1)
+    flags.DEFINE_integer("num_resamples", 10, "inpaint: how often it takes them; 1: no way back.", lower_bound=1)
+    flags.DEFINE_float(
+        "strength", 0.5, "image_to_image: the share of the steps that is taken.", lower_bound=0.0, upper_bound=1.0
+    )
 
 
 def _sample(values: flags.FlagValues) -> int:
@@ -134,6 +158,11 @@ def _sample(values: flags.FlagValues) -> int:
         path = out or sample_files.default_path(folder, spec, num_samples=count)
         batch_size = min(values.batch_size or settings.batch_size, count)
         sample_files.draw(model, path, num_samples=count, batch_size=batch_size, seed=seed)
+    elif values.mode in editing.MODES:
+        edit = editing.Edit(**{field.name: values[field.name].value for field in dataclasses.fields(editing.Edit)})
+        editing.draw(
+            model, folder, edit, out=out, num_images=values.num_samples, batch_size=values.batch_size, seed=values.seed,
+        )  # fmt: skip
     else:
         figures.draw(
             model, folder, values.mode, out=out, num_images=values.num_samples, batch_size=values.batch_size,

@@ -19,7 +19,7 @@ from ddpm_jax.evaluation.progressive import evenly_spaced
 from ddpm_jax.evaluation.results import Score
 from ddpm_jax.metrics import neighbours
 from ddpm_jax.paper import generation
-from ddpm_jax.runs import sample_files
+from ddpm_jax.runs import image_tables, sample_files
 from ddpm_jax.runs.trained_model import TrainedModel
 
 _FRAMES, _STRIP_COLUMNS = 51, 11
@@ -104,7 +104,7 @@ def progressive(model: TrainedModel, path: Path, **settings: int) -> None:
     num_steps = [t + 1 for t in timesteps]  # the paper's t
     title = sample_files.title(model, "x_0 predicted from x_t", seed=settings["seed"])
     shown = sorted(set(np.linspace(0, len(timesteps) - 1, _STRIP_COLUMNS).round().astype(int)))
-    _save_table(
+    image_tables.save(
         path, table[:, shown], title=title, corner="t", above=[str(num_steps[k]) for k in shown],
         left=[str(i) for i in range(len(table))],
     )  # fmt: skip
@@ -119,7 +119,7 @@ def shared_latents(model: TrainedModel, path: Path, **settings: int) -> None:
     num_steps = generation.fractions_of(model.experiment.process.num_timesteps, (1.0, 0.75, 0.5, 0.25))
     params = parallel.replicate(model.sampling_params)
     table = generation.shared_latents(model.experiment, params, num_steps=num_steps, **settings)
-    _save_table(
+    image_tables.save(
         path, table, title=sample_files.title(model, "Images that share x_t", seed=settings["seed"]),
         above=["x_t", *["x_0"] * (table.shape[1] - 1)], left=[f"t = {steps}" for steps in num_steps],
     )  # fmt: skip
@@ -146,11 +146,11 @@ def interpolations(
     half = generation.fractions_of(num_timesteps, (0.5,))
     what = f"Between two training images at t = {half[0]}"
     table = draw_pairs(pairs=pairs, num_steps=half)
-    _save_table(path, table, title=sample_files.title(model, what, seed=seed), left=names, **columns)
+    image_tables.save(path, table, title=sample_files.title(model, what, seed=seed), left=names, **columns)
     eighths = generation.fractions_of(num_timesteps, np.arange(9) / 8)
     what = f"Between training images {indices[0]} and {indices[1]}"
     table = draw_pairs(pairs=pairs[:1], num_steps=eighths)
-    _save_table(
+    image_tables.save(
         path.with_stem(f"{path.stem}_coarse_to_fine"), table, title=sample_files.title(model, what, seed=seed),
         left=[f"t = {steps}" for steps in eighths], **columns,
     )  # fmt: skip
@@ -182,7 +182,7 @@ def nearest_neighbours(
     rows = np.argsort(ratios, kind="stable")[:_NEIGHBOUR_ROWS]
     shown = training_images.read(indices[rows].ravel()).reshape(*indices[rows].shape, *experiment.image_shape)
     what = "Samples and their nearest training images" + (f" by the central {crop} x {crop}" if crop else "")
-    _save_table(
+    image_tables.save(
         path, np.concatenate([pixels[rows, None], shown], axis=1), title=sample_files.title(model, what, seed=seed),
         above=["sample", "nearest", *(["2nd", "3rd"] + [f"{k}th" for k in range(4, 10)])[: shown.shape[1] - 1]],
         left=[str(i) for i in rows],
@@ -234,11 +234,3 @@ def draw_predictions(score: Score) -> Path:
     title = "Predicted $x_0$, {data}, step {step}, {weights} weights".format_map(settings["samples"])
     plots.quality_by_step(path, score.table["rows"], kind=kind, num_samples=num_samples, title=title)
     return path
-
-
-def _save_table(path: Path, table: np.ndarray, **labels: Any) -> None:
-    """Writes a table of images [rows, columns, H, W, C] uint8 as one picture, labelled as by `images.labelled_grid`."""
-    rows, columns = table.shape[:2]
-    picture = images.labelled_grid(table.reshape(-1, *table.shape[2:]), columns=columns, **labels)
-    parallel.agree(lambda: images.save_png(path, picture))
-    print(f"{rows} rows of {columns} images: {path}")

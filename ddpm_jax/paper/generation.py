@@ -5,19 +5,18 @@ image, T for pure noise; where the paper names a t of its T = 1000, the same par
 calls these functions alike.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from ddpm_jax import images, parallel, sampling
 from ddpm_jax.evaluation.progressive import map_predictions
 from ddpm_jax.runs.experiment import Experiment
+from ddpm_jax.runs.image_tables import in_batches, progress_bar
 from ddpm_jax.runs.sample_files import map_images
-from ddpm_jax.runtime.signals import StopRequest
 
 WEIGHTS = np.arange(11) / 10  # lambda: both reconstructions, and 0.1 to 0.9 between them
 
@@ -33,8 +32,8 @@ def progressive(
     """Draws Figures 6 and 14: a row for each image of the seed; a column the x_0 predicted at each timestep."""
     inputs = experiment.inputs(seed, np.arange(num_images))
     run = map_predictions(experiment, tuple(timesteps))
-    with _bar(num_images) as bar:
-        return _in_batches(run, params, *inputs, batch_size=batch_size, bar=bar)
+    with progress_bar(num_images) as bar:
+        return in_batches(run, params, *inputs, batch_size=batch_size, bar=bar)
 
 
 def shared_latents(
@@ -66,12 +65,12 @@ def shared_latents(
     keys, *labels = experiment.inputs(seed, np.arange(num_images))
     labels = [np.broadcast_to(of_images[0], num_images) for of_images in labels]
     run, rows = map_images(decode), []
-    with _bar(1 + len(num_steps) * num_images) as bar:
+    with progress_bar(1 + len(num_steps) * num_images) as bar:
         first = (array[:1] for array in (keys, *labels))
-        frozen = _in_batches(parallel.map_batches(freeze), params, *first, batch_size=1, bar=bar)  # [1, K, H, W, C]
+        frozen = in_batches(parallel.map_batches(freeze), params, *first, batch_size=1, bar=bar)  # [1, K, H, W, C]
         for steps, x_t in zip(num_steps, frozen[0], strict=True):
             arrays = np.broadcast_to(x_t, (num_images, *x_t.shape)), keys, *labels
-            shared = _in_batches(run, (params, jnp.int32(steps)), *arrays, batch_size=batch_size, bar=bar)
+            shared = in_batches(run, (params, jnp.int32(steps)), *arrays, batch_size=batch_size, bar=bar)
             rows.append(np.concatenate([np.asarray(images.to_uint8(x_t))[None], shared]))
     return np.stack(rows)
 
@@ -112,30 +111,9 @@ def interpolations(
     encoding_keys = experiment.image_keys(seed, np.arange(2 * n)).reshape(n, 2)[pair]
     arrays = pairs[pair], keys, encoding_keys, np.tile(WEIGHTS.astype(np.float32), n)
     run, rows = map_images(draw), []
-    with _bar(len(num_steps) * len(pair)) as bar:
+    with progressprogress_bar(len(num_steps) * len(pair)) as bar:
         for steps in num_steps:
-            between = _in_batches(run, (params, jnp.int32(steps)), *arrays, batch_size=batch_size, bar=bar)
+            between = in_batches(run, (params, jnp.int32(steps)), *arrays, batch_size=batch_size, bar=bar)
             between = between.reshape(n, columns, *experiment.image_shape)
             rows.append(np.concatenate([pairs[:, :1], between, pairs[:, 1:]], axis=1))
     return np.concatenate(rows)
-
-
-def _bar(total: int) -> tqdm:
-    return tqdm(total=total, unit="image", disable=not parallel.is_primary())
-
-
-def _in_batches(run: Callable, shared: Any, *arrays: Any, batch_size: int, bar: tqdm) -> np.ndarray:
-    """Calls `run(shared, *arrays)` in batches of up to `batch_size`, all of one size, so that it is compiled once.
-
-    Raises:
-        signals.Stopped: if a signal requested it, on all processes after the same batch.
-    """
-    n = len(arrays[0])
-    size = -(-n // -(-n // batch_size))  # as equal as can be; the last is filled up
-    batches = []
-    with StopRequest():
-        for start in range(0, n, size):
-            rows = np.minimum(np.arange(start, start + size), n - 1)
-            batches.append(run(shared, *(array[rows] for array in arrays)))
-            bar.update(min(size, n - start))
-    return np.concatenate(batches)[:n]

@@ -32,7 +32,8 @@ def repaint(
         sampler: one that carries x_t alone. All do but multistep `dpm_solver`, whose history would no longer fit.
         known: [B, H, W, C] in [-1, 1], what the images are where `mask` is true; of any value elsewhere.
         mask: bool, [B or 1, H, W, C or 1], true where a pixel is known.
-        jump_length: the paper's j, at least 1; of more than the sampler's K steps, there are no jumps.
+        jump_length: the paper's j, at least 1; 10 there for K = 250 steps, so few for few. The last j steps are too
+            short a way for the unknown pixels to follow; of more than K, there are no jumps.
         num_resamples: the paper's r (U in Algorithm 1), at least 1: how often each stretch is gone down.
 
     Returns:

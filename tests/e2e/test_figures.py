@@ -166,6 +166,15 @@ def test_planted_copies_are_counted_mirrored_ones_too(run, trained, tmp_path, di
         np.testing.assert_array_equal(arrays["indices"][3:, 0], [7, 9, 7])
 
 
+def test_inpaint_draws_the_masked_part_anew(figure, digits):
+    path, _ = figure("inpaint", "--sources=3,17", "--mask=top", "--num_resamples=1")
+    rows = table(path)
+    assert rows.shape == (2, 8, 8, 8)
+    np.testing.assert_array_equal(rows[:, 0], digits[[3, 17]])
+    np.testing.assert_array_equal(rows[:, 2:, 4:], np.broadcast_to(digits[[3, 17], None, 4:], (2, 6, 4, 8)))
+    assert len({image.tobytes() for image in rows[:, 2:].reshape(-1, 8, 8)}) == 12
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -81,7 +81,7 @@ def test_each_move_is_a_line_of_algorithm_1():
 
 
 def test_with_more_resamples_an_unknown_pixel_comes_to_follow_a_known_one():
-    """On two pixels with a correlation. All is linear: noises of 0 give the mean, one of 1 the share of each."""
+    """On two pixels with a correlation. All is linear, so noises of 0 give the mean."""
     correlation, known = 0.9, 1.0
     covariance = jnp.array([[1.0, correlation], [correlation, 1.0]])
     process = diffusion.make_process(beta_schedule("linear", 40, beta_end=0.4), var_type="fixedsmall")
@@ -96,7 +96,7 @@ def test_with_more_resamples_an_unknown_pixel_comes_to_follow_a_known_one():
         at_zero = (np.arange(2) == 0).reshape(1, 1, 2, 1)
         sampler = samplers.repaint(
             process, samplers.ancestral(process), known=np.full((1, 1, 2, 1), known, np.float32), mask=at_zero,
-            jump_length=4, num_resamples=num_resamples,
+            jump_length=1, num_resamples=num_resamples,
         )  # fmt: skip
         mean = states(sampler, exact, np.zeros((1, 1, 2, 1), np.float32), of=process)[-1, 0, 0, 1, 0]
         errors.append(abs(mean - correlation * known))
