@@ -10,6 +10,7 @@ grid of the first images. Image i depends on the seed and i alone. Run again, it
     --sampler=dpm_solver_2m --steps=15     DPM-Solver++ of order 2 or 3, multistep or singlestep (2m, 3m, 2s, 3s)
     --sampler=heun --steps=18              Heun's method in two calls a step; heun_stochastic adds noise on the way
     --sampler=probability_flow --steps=10  the probability-flow ODE by Runge and Kutta's method in four calls a step
+    --timesteps=FILE --steps=10            the best timesteps for any of these, which ddpm-schedule found
     --sampler=langevin, predictor_corrector    annealed Langevin dynamics; ancestral steps with Langevin corrections
 
 Of a model with classes, --labels=3 draws one class, --labels=all all in turn, and --guidance=1 makes the class plainer.
@@ -31,12 +32,14 @@ and edited images of the data set, a row an image:
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
 from ddpm_jax import editing, parallel, samplers
 from ddpm_jax.cli import app
 from ddpm_jax.editing import masks
+from ddpm_jax.evaluation import schedules
 from ddpm_jax.paper import figures
 from ddpm_jax.runs import sample_files, trained_model
 from ddpm_jax.runtime import compilation_cache
@@ -47,8 +50,8 @@ def main() -> None:
     app.run(_define_flags, _sample, doc=__doc__)
 
 
-def define_model_flags() -> None:
-    """Defines the flags that choose a trained model, and how samples are drawn from it."""
+def define_weights_flags() -> None:
+    """Defines the flags that choose a trained model."""
     flags.DEFINE_string("workdir", None, "The folder of a run of ddpm-train.")
     flags.DEFINE_integer("step", None, "Training step of the checkpoint. Default: the newest.")
     flags.DEFINE_string(
@@ -56,6 +59,11 @@ def define_model_flags() -> None:
         "those of power_... that the checkpoints hold. Default: the config's.",
     )  # fmt: skip
     flags.DEFINE_bool("ema", None, "The same as --weights=ema, or, as --noema, as --weights=raw.")
+
+
+def define_model_flags() -> None:
+    """Defines the flags that choose a trained model, and how samples are drawn from it."""
+    define_weights_flags()
     flags.DEFINE_enum("sampler", None, [*samplers.SAMPLERS], "How samples are drawn. Default: the config's.")
     flags.DEFINE_integer(
         "steps", None, "How many of the timesteps the sampler takes; 0: all. The network is called once at each, by "
@@ -65,6 +73,10 @@ def define_model_flags() -> None:
     flags.DEFINE_enum(
         "spacing", None, ["", *samplers.SPACINGS], "Which timesteps. Default: the config's; '': the sampler's usual."
     )
+    flags.DEFINE_string(
+        "timesteps", None, "A file of ddpm-schedule's: take the best --steps timesteps, and for ancestral sampling the "
+        "variances, that it found.",
+    )  # fmt: skip
     flags.DEFINE_float("eta", None, "Of ddim, from 0, no noise, to 1. Default: the config's.", lower_bound=0.0)
     flags.DEFINE_float(
         "threshold", None, "Dynamic thresholding of the predicted x_0 at this quantile in place of clipping, such as "
@@ -91,9 +103,14 @@ def define_model_flags() -> None:
     )
 
 
+def load_weights(values: flags.FlagValues, *, weights: str | None = None) -> trained_model.TrainedModel:
+    """Loads the model that the flags choose, or other weights of it."""
+    weights = weights or values.weights or (None if values.ema is None else "ema" if values.ema else "raw")
+    return trained_model.load(values.workdir, step=values.step, weights=weights)
+
+
 def load(values: flags.FlagValues, *, weights: str | None = None) -> trained_model.TrainedModel:
     """Loads the model that the flags choose, or other weights of it, with the settings of samples that they change."""
-    weights = weights or values.weights or (None if values.ema is None else "ema" if values.ema else "raw")
     interval = values.guidance_interval
     if interval and not all(number.isdecimal() for number in interval.split(",")):
         raise ValueError(f"--guidance_interval={interval} must be FIRST,LAST: two timesteps.")
@@ -103,8 +120,20 @@ def load(values: flags.FlagValues, *, weights: str | None = None) -> trained_mod
     settings = {name: values[name].value for name in names}
     settings["guidance_interval"] = tuple(map(int, interval.split(","))) if interval else None
     changed = {name: value for name, value in settings.items() if value is not None}
-    model = trained_model.load(values.workdir, step=values.step, weights=weights)
+    model = load_weights(values, weights=weights)
+    if values.timesteps:
+        changed |= _scheduled(values, changed.get("sampler", model.experiment.config.sample.sampler))
     return model.sampling_with(**changed) if changed else model
+
+
+def _scheduled(values: flags.FlagValues, sampler: str) -> dict[str, Any]:
+    """Reads the settings of samples that --timesteps stands for."""
+    found = parallel.agree(lambda: schedules.read_schedule(Path(values.timesteps), steps=values.steps))
+    timesteps, variances = map(tuple, found)
+    return {
+        "steps": 0, "spacing": values.spacing or "", "timesteps": timesteps,
+        "variances": variances if sampler == "ancestral" else (),
+    }  # fmt: skip
 
 
 def _define_flags() -> None:

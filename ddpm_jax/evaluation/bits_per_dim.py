@@ -87,7 +87,7 @@ def measure_terms(selection: Selection, folder: Path | None, *, batch_size: int)
     """
     experiment = selection.model.experiment
     file = folder and selection.file(folder, "bpd")
-    table = _table(
+    table = measured_table(
         selection, file, _map_terms(experiment), width=1 + 2 * experiment.process.num_timesteps, summarize=_summarize,
         batch_size=batch_size,
     )  # fmt: skip
@@ -115,7 +115,7 @@ def estimate_total(
         return {"timesteps_per_image": count, "bits_per_dim": {"total": _as_json(rows[:, 0])}}
 
     file = folder and selection.file(folder, "bpd_fast", timesteps=count)
-    table = _table(
+    table = measured_table(
         selection, file, _map_estimate(experiment, count), width=1, summarize=summarize, batch_size=batch_size
     )
     total = table["bits_per_dim"]["total"]
@@ -161,7 +161,7 @@ def _map_estimate(experiment: Experiment, num_timesteps: int) -> Callable:
     return parallel.map_batches(total)
 
 
-def _table(
+def measured_table(
     selection: Selection,
     file: Path | None,
     mapped: Callable,

@@ -111,7 +111,7 @@ def interpolations(
     encoding_keys = experiment.image_keys(seed, np.arange(2 * n)).reshape(n, 2)[pair]
     arrays = pairs[pair], keys, encoding_keys, np.tile(WEIGHTS.astype(np.float32), n)
     run, rows = map_images(draw), []
-    with progressprogress_bar(len(num_steps) * len(pair)) as bar:
+    with progress_bar(len(num_steps) * len(pair)) as bar:
         for steps in num_steps:
             between = in_batches(run, (params, jnp.int32(steps)), *arrays, batch_size=batch_size, bar=bar)
             between = between.reshape(n, columns, *experiment.image_shape)

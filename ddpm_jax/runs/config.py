@@ -107,6 +107,10 @@ def _unfitting(config: ml_collections.ConfigDict) -> Iterator[str]:
         yield f"sample.sampler={config.sample.sampler!r:.100} must be one of {', '.join(SAMPLERS)}"
     if config.sample.spacing not in ("", *SPACINGS):
         yield f"sample.spacing={config.sample.spacing!r:.100} must be '' or one of {', '.join(SPACINGS)}"
+    if not all(type(n) is int for n in config.sample.timesteps):
+        yield f"sample.timesteps={config.sample.timesteps!r:.100} must be integers"
+    if not all(type(n) in (int, float) for n in config.sample.variances):
+        yield f"sample.variances={config.sample.variances!r:.100} must be numbers"
     if config.sample.steps > config.diffusion.num_timesteps:
         yield f"sample.steps={config.sample.steps} must be at most the {config.diffusion.num_timesteps} timesteps"
     for name in ("eta", "threshold"):

@@ -82,6 +82,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.sample.steps = 0  # how many of the timesteps it takes; 0: all
     config.sample.spacing = ""  # of those timesteps; '': as is usual for the sampler
     config.sample.eta = 0.0  # of ddim, from 0 to 1
+    config.sample.timesteps = ()  # the timesteps themselves, rising, in place of steps and spacing; (): as those say
+    config.sample.variances = ()  # of ancestral, one for each of sample.timesteps; (): those of diffusion.var_type
     config.sample.labels = ""  # of images 0, 1, ...: 'all' in turn, which is the default of a model with classes;
     # numbers such as '3' or '0,1,2', repeated; 'none': as if it had no classes
     config.sample.guidance = 0.0  # w in (1 + w) eps(x_t, c) - w eps(x_t); 0: none; 'scales' of others are 1 + w

@@ -86,8 +86,9 @@ class Experiment:
         """
         settings = self.config.sample
         return samplers.by_name(
-            settings.sampler, self.process, steps=settings.steps, spacing=settings.spacing, eta=float(settings.eta)
-        )
+            settings.sampler, self.process, steps=settings.steps, spacing=settings.spacing, eta=float(settings.eta),
+            timesteps=settings.timesteps, variances=settings.variances,
+        )  # fmt: skip
 
     def check_whole_chain(self, what: str) -> None:
         """Refuses settings of samples with which `what`, that shows all steps of Algorithm 2, would not do as it says.
@@ -96,7 +97,8 @@ class Experiment:
             ValueError: naming them.
         """
         sampler = self.sampler()
-        if self.config.sample.sampler != "ancestral" or sampler.num_steps != self.process.num_timesteps:
+        chosen = self.config.sample.sampler != "ancestral" or self.config.sample.variances
+        if chosen or sampler.num_steps != self.process.num_timesteps:
             raise ValueError(
                 f"{what} shows all {self.process.num_timesteps} steps of ancestral sampling, not {sampler.num_steps} "
                 f"of {self.config.sample.sampler}: give --sampler=ancestral --steps=0."

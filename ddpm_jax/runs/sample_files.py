@@ -48,6 +48,7 @@ class SampleSpec:
         spacing: of those; '': the usual one of the sampler.
         eta: of ddim.
         threshold: the quantile of dynamic thresholding, which takes the place of clipping; 0: none.
+        timesteps_sha256: 16 hex digits of the timesteps and variances, where those themselves are given; '': not.
         labels: 'all', 'none' or numbers, of which image i has number i modulo how many there are; '': of a model that
             knows no classes.
         guidance: the weight w, see `guidance`; by the network without its class, unless by other weights:
@@ -70,6 +71,7 @@ class SampleSpec:
     spacing: str = ""
     eta: float = 0.0
     threshold: float = 0.0
+    timesteps_sha256: str = ""
     labels: str = ""
     guidance: float = 0.0
     guidance_weights: str = ""
@@ -83,6 +85,7 @@ class SampleSpec:
         generator = "" if self.prng_impl == sampling.PRNG_IMPLS[0] else f"_{self.prng_impl}"
         sampler = "" if self.sampler == "ancestral" and not self.steps else f"_{self.sampler}{self.steps or ''}"
         spacing, eta = f"_{self.spacing}" if self.spacing else "", f"_eta{self.eta:g}" if self.eta else ""
+        chosen = f"_timesteps-{self.timesteps_sha256[:8]}" if self.timesteps_sha256 else ""
         clip = f"_threshold{self.threshold:g}" if self.threshold else "" if self.clip else "_noclip"
         labels = self.labels.replace(",", "-")
         if len(labels) > _LONGEST_LABELS:
@@ -92,8 +95,8 @@ class SampleSpec:
         guidance += f"_by_step{self.guidance_step}_{self.guidance_weights}" if self.guidance_weights else ""
         interval = f"_t{self.guidance_interval.replace(',', '-')}" if self.guidance_interval else ""
         return (
-            f"step{self.step}_{self.weights}_seed{self.seed}{generator}{clip}{sampler}{spacing}{eta}{of_classes}"
-            f"{guidance}{interval}"
+            f"step{self.step}_{self.weights}_seed{self.seed}{generator}{clip}{sampler}{spacing}{eta}{chosen}"
+            f"{of_classes}{guidance}{interval}"
         )
 
     def settings(self) -> dict[str, Any]:
@@ -112,7 +115,8 @@ def sample_spec(model: TrainedModel, *, seed: int) -> SampleSpec:
     """Returns the identity of the samples that `model` draws with a seed."""
     config, sample = model.experiment.config, model.experiment.config.sample
     num_timesteps = model.experiment.process.num_timesteps
-    steps = sample.steps % num_timesteps  # all of them are 0
+    steps = (len(sample.timesteps) or sample.steps) % num_timesteps  # all of them are 0
+    chosen = json.dumps([sample.timesteps, sample.variances])
     usual = (samplers.SAMPLERS[sample.sampler], "") if steps or sample.sampler != "ancestral" else samplers.SPACINGS
     interval = sample.guidance_interval if sample.guidance else ()
     return SampleSpec(
@@ -120,6 +124,7 @@ def sample_spec(model: TrainedModel, *, seed: int) -> SampleSpec:
         data=config.data.name, num_timesteps=num_timesteps, weights_sha256=model.fingerprint,
         prng_impl=sample.prng_impl, sampler=sample.sampler, steps=steps, eta=float(sample.eta),
         spacing="" if sample.spacing in usual else sample.spacing, threshold=float(sample.threshold),
+        timesteps_sha256=hashlib.sha256(chosen.encode()).hexdigest()[:16] if sample.timesteps else "",
         labels=labels_name(config), guidance=float(sample.guidance), guidance_interval=",".join(map(str, interval)),
         **_of_weaker(model.weaker),
     )  # fmt: skip

@@ -8,6 +8,8 @@ dpm_solver.py  DPM-Solver++ of order 1 to 3, multistep and singlestep
 heun.py        Heun's method without and with added noise, and the probability-flow ODE by Runge-Kutta
 stages.py      steps that call the network several times, as the last two do
 langevin.py    annealed Langevin dynamics, and a predictor-corrector
+analytic.py    the optimal variances of ancestral steps
+search.py      the K timesteps with the best bound
 named.py       each by its name
 repaint.py     RePaint, which wraps a sampler to draw the unknown pixels of images
 """

@@ -9,7 +9,7 @@ from ddpm_jax.samplers.levels import checked, levels_at
 from ddpm_jax.samplers.sampler import Sampler, timestep_at, unchanged, weights_at
 
 
-def ancestral(process: Process, timesteps: np.ndarray | None = None) -> Sampler:
+def ancestral(process: Process, timesteps: np.ndarray | None = None, *, variances: np.ndarray | None = None) -> Sampler:
     """Makes the sampler that draws each x_{t-1} from p(x_{t-1} | x_t).
 
     At all T timesteps its coefficients are those of p itself, so they come with the prediction. At some of them they
@@ -19,19 +19,26 @@ def ancestral(process: Process, timesteps: np.ndarray | None = None) -> Sampler:
     Args:
         process: of T timesteps, with a variance of the model.
         timesteps: [K], rising, in [0, T - 1]; None: all.
+        variances: [K], of step i from timesteps[i] down, such as `analytic.optimal_variances`, in place of the model's.
+            In the step to x_0 there is no noise.
 
     Raises:
-        ValueError: if the timesteps do not fit, or are some of them and the variances of single steps are learned.
+        ValueError: if timesteps or variances do not fit, or the timesteps are some of them, without variances, where
+            those of single steps are learned.
     """
-    if timesteps is None or np.array_equal(timesteps, np.arange(process.num_timesteps)):
+    if variances is None and (timesteps is None or np.array_equal(timesteps, np.arange(process.num_timesteps))):
         return Sampler(np.arange(process.num_timesteps, dtype=np.int32), unchanged, _step, unchanged)
-    if process.var_type not in ("fixedsmall", "fixedlarge"):
+    if variances is None and process.var_type not in ("fixedsmall", "fixedlarge"):
         raise ValueError(
             f"var_type={process.var_type!r} is of single steps: ancestral sampling takes all of them, that is "
             f"{process.num_timesteps}, or a process respaced to some. Other samplers do not use it."
         )
     timesteps = checked(process, timesteps)
     table = posterior_weights(process, timesteps, large=process.var_type == "fixedlarge")
+    if variances is not None:
+        if np.shape(variances) != timesteps.shape or not np.all(np.asarray(variances) >= 0.0):
+            raise ValueError(f"The variances must be {len(timesteps)}, one a timestep, each at least 0.")
+        table[:, 2] = np.where(table[:, 2] > 0.0, np.sqrt(variances), 0.0)
 
     def step(
         predict_fn: PredictFn, x_t: jax.Array, i: jax.Array | int, noise: jax.Array

@@ -1,5 +1,9 @@
 """Samplers by name, as a config or a command line chooses them."""
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from ddpm_jax.diffusion import Process
 from ddpm_jax.samplers.ancestral import ancestral
 from ddpm_jax.samplers.ddim import ddim
@@ -27,7 +31,16 @@ _BETWEEN = ("heun_stochastic", "probability_flow")  # ask the network between th
 _CHURN = dict(churn=40.0, churn_from=0.05, churn_to=50.0, churn_noise=1.003)  # Karras et al. 2022, for ImageNet
 
 
-def by_name(name: str, process: Process, *, steps: int = 0, spacing: str = "", eta: float = 0.0) -> Sampler:
+def by_name(
+    name: str,
+    process: Process,
+    *,
+    steps: int = 0,
+    spacing: str = "",
+    eta: float = 0.0,
+    timesteps: Sequence[int] = (),
+    variances: Sequence[float] = (),
+) -> Sampler:
     """Makes a sampler with its usual settings.
 
     Args:
@@ -36,6 +49,8 @@ def by_name(name: str, process: Process, *, steps: int = 0, spacing: str = "", e
         steps: K, the number of timesteps; 0: all.
         spacing: one of `SPACINGS`; '': the usual one of the sampler.
         eta: of ddim.
+        timesteps: themselves, rising, in place of `steps` and `spacing`, which are then not given.
+        variances: of ancestral, one for each of these timesteps; (): the process's own.
 
     Raises:
         ValueError: for a name that there is not, or a choice that does not fit the process or the sampler.
@@ -44,9 +59,16 @@ def by_name(name: str, process: Process, *, steps: int = 0, spacing: str = "", e
         raise ValueError(f"Unknown sampler {name!r}; choose one of {', '.join(SAMPLERS)}.")
     if eta and name != "ddim":
         raise ValueError(f"eta={eta} is of ddim alone, not of sampler={name!r}.")
-    if name == "ancestral" and steps in (0, process.num_timesteps):
+    if timesteps and (steps or spacing):
+        raise ValueError("timesteps stand in place of steps and spacing: give one or the other.")
+    if variances and (name != "ancestral" or not timesteps):
+        raise ValueError("variances are of ancestral alone, and go with timesteps.")
+    if name == "ancestral" and not timesteps and steps in (0, process.num_timesteps):
         return ancestral(process)
-    timesteps = spaced(process, steps or process.num_timesteps, spacing or SAMPLERS[name])
+    timesteps = (
+        np.array(timesteps) if timesteps
+        else spaced(process, steps or process.num_timesteps, spacing or SAMPLERS[name])
+    )  # fmt: skip
     if process.mean_type == "xprev" and (timesteps.dtype.kind == "f" or name in _BETWEEN):
         raise ValueError(
             f"sampler={name!r} with spacing={spacing or SAMPLERS[name]!r} asks between whole timesteps, where a "
@@ -54,7 +76,7 @@ def by_name(name: str, process: Process, *, steps: int = 0, spacing: str = "", e
         )
     match name:
         case "ancestral":
-            return ancestral(process, timesteps)
+            return ancestral(process, timesteps, variances=np.array(variances) if variances else None)
         case "ddim":
             return ddim(process, timesteps, eta=eta)
         case "heun":

@@ -126,3 +126,13 @@ def test_what_is_wrong_is_said_in_a_sentence(run, trained, tmp_path):
     assert "is no work folder" in run("sample.py", f"--workdir={tmp_path}", code=1)
     assert "there are [4, 8, 12]" in run("sample.py", f"--workdir={trained}", "--step=5", code=1)
     assert not (trained / "samples").exists()
+
+
+def test_the_timesteps_that_were_found_are_taken(run, trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    output = run("ddpm_jax.cli.schedule", f"--workdir={folder}", "--steps=3,5", "--num_images=6")
+    file = folder / "tables" / "schedules_step12_ema_train_6_seed0.json"
+    assert str(file) in output
+    run("sample.py", f"--workdir={folder}", "--num_samples=3", f"--timesteps={file}", "--steps=5", "--sampler=ddim")
+    (samples,) = (folder / "samples").glob("step12_ema_seed0_ddim5_timesteps-*_3.npz")
+    assert load(samples).std() > 10
