@@ -28,7 +28,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from ddpm_jax.runs import config, workdir
 from e2e.conftest import TINY
@@ -59,6 +59,26 @@ _TOGETHER = ("--start_timeout_s=30", "--heartbeat_timeout_s=15")
 _MOMENTS = st.tuples(st.integers(0, 9), st.integers(0, 400)) | st.tuples(st.just(0), st.integers(0, 4000))
 _DISTURBANCES = st.none() | st.tuples(
     st.sampled_from([signal.SIGKILL, signal.SIGTERM]), st.sampled_from([[0], [1], [0, 1]]), _MOMENTS
+)
+_DAMAGE = {
+    "place": st.integers(0, 10**6), "number": st.integers(0, 10**6),
+    "how": st.sampled_from(["truncate", "flip", "flip", "empty", "delete", "garbage"]),
+    "where": st.floats(0.0, 1.0, exclude_max=True), "mask": st.integers(1, 255), "count": st.integers(1, 8),
+}  # fmt: skip
+# One rule, of which Hypothesis leaves out no part for a whole sequence.
+_ACTIONS = st.one_of(
+    *(
+        st.tuples(st.just(name), st.fixed_dictionaries(arguments))
+        for name, arguments in (
+            ("train", {"changes": st.lists(st.sampled_from(_FREE), max_size=3), "disturbance": _DISTURBANCES}),
+            ("sample", {"seed": st.integers(0, 1), "disturbance": _DISTURBANCES}),
+            ("evaluate", {"metrics": st.sampled_from(_METRICS), "disturbance": _DISTURBANCES}),
+            ("forbidden", {"command": st.sampled_from(_FORBIDDEN)}),
+            ("damage", _DAMAGE),
+            ("damage", _DAMAGE),
+            ("bring_back", {}),
+        )
+    )
 )
 # What those say whose peer was ended: ours, JAX's, and ours where they had not met.
 _NEWS = ("Lost another process", "another task died", "did not meet the others")
@@ -205,8 +225,8 @@ class AnyOrder(RuleBasedStateMachine):
         super().__init__()
         self.sound = False
 
-    @initialize(processes=st.sampled_from([1, 1, 1, 2]))
-    def begin(self, processes):
+    @initialize(processes=st.sampled_from([1, 1, 1, 2]), disturbance=_DISTURBANCES)
+    def begin(self, processes, disturbance):
         self.processes, self.folder = processes, self.commands.fresh_folder()
         self.spoiled = set()  # hashes of files, and of checkpoints, as damage left them
         self.stray_rows = set()  # lines of metrics.jsonl that damage left
@@ -214,9 +234,9 @@ class AnyOrder(RuleBasedStateMachine):
         self.damage_done = {}  # path -> bytes before, bytes after or None
         self.may_refuse = False
         self.keep = 3
-        self.was_forbidden = False  # of the last command: one after another would tell nothing more
+        self.was_forbidden = False  # the last command
         self.commands.counts[f"sequences with {processes}"] += 1
-        self.sound = True
+        self.train([], disturbance)
 
     def teardown(self):
         if self.sound:
@@ -229,7 +249,11 @@ class AnyOrder(RuleBasedStateMachine):
         yield
         self.sound = True
 
-    @rule(changes=st.lists(st.sampled_from(_FREE), max_size=3), disturbance=_DISTURBANCES)
+    @rule(action=_ACTIONS)
+    def act(self, action):
+        name, arguments = action
+        getattr(self, name)(**arguments)
+
     def train(self, changes, disturbance):
         with self.checking():
             good = self.good_checkpoints()
@@ -248,8 +272,6 @@ class AnyOrder(RuleBasedStateMachine):
             self.check_checkpoints(good, may_delete=True)
             self.check_rows()
 
-    @precondition(lambda self: self.folder.exists())
-    @rule(seed=st.integers(0, 1), disturbance=_DISTURBANCES)
     def sample(self, seed, disturbance):
         with self.checking():
             good = self.good_checkpoints()
@@ -261,8 +283,6 @@ class AnyOrder(RuleBasedStateMachine):
             self.check_checkpoints(good)
             self.check_samples()
 
-    @precondition(lambda self: self.folder.exists())
-    @rule(metrics=st.sampled_from(_METRICS), disturbance=_DISTURBANCES)
     def evaluate(self, metrics, disturbance):
         with self.checking():
             good = self.good_checkpoints()
@@ -280,9 +300,9 @@ class AnyOrder(RuleBasedStateMachine):
             self.check_checkpoints(good)
             self.check_samples()
 
-    @precondition(lambda self: not self.was_forbidden and (self.folder / "config.json").is_file())
-    @rule(command=st.sampled_from(_FORBIDDEN))
     def forbidden(self, command):
+        if self.was_forbidden or not (self.folder / "config.json").is_file():
+            return  # nothing forbids it there, or one after another would tell nothing more
         with self.checking():
             before = contents(self.folder)
             codes, _ = self.execute(None, *command, refused=True)
@@ -292,12 +312,6 @@ class AnyOrder(RuleBasedStateMachine):
             after.pop(".lock", None)
             assert after == before
 
-    @precondition(lambda self: self.folder.exists())
-    @rule(
-        place=st.integers(0, 10**6), number=st.integers(0, 10**6),
-        how=st.sampled_from(["truncate", "flip", "flip", "empty", "delete", "garbage"]),
-        where=st.floats(0.0, 1.0, exclude_max=True), mask=st.integers(1, 255), count=st.integers(1, 8),
-    )  # fmt: skip
     def damage(self, place, number, how, where, mask, count):
         files = collections.defaultdict(list)
         for path in sorted(self.folder.rglob("*")):
@@ -331,10 +345,10 @@ class AnyOrder(RuleBasedStateMachine):
             self.log_is_whole = False
             self.stray_rows |= set((after or b"").split(b"\n"))
 
-    @precondition(lambda self: self.damage_done)
-    @rule()
     def bring_back(self):
         """Puts the files back that are still as damage left them, under the name that it had."""
+        if not self.damage_done:
+            return
         checkpoints = self.folder / "checkpoints"
         for aside in checkpoints.glob("unreadable-*"):
             step = checkpoints / aside.name.split("-")[1]
