@@ -3,8 +3,10 @@
     apt install fonts-noto-color-emoji
     python examples/emoji/make_images.py [--font=FILE] [--out=runs/emoji-images]
 
-The font, under the SIL Open Font License, holds bitmaps of 136x128 pixels: 3,860 emoji, and parts of some. Each emoji is
-put on a white square and written as OUT/CLASS/<its code points>.png. Then: ddpm-train --config=emoji --workdir=runs/emoji.
+The font, under the SIL Open Font License, holds bitmaps of 136x128 pixels: 3,860 emoji, and parts of some. Each emoji
+is put on a white square and written as OUT/CLASS/<its code points>.png. Then train:
+
+    ddpm-train --config=emoji --workdir=runs/emoji
 """
 
 import io
