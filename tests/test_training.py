@@ -231,7 +231,7 @@ def test_labels_are_dropped_at_random_and_nothing_else_changes(of_classes, split
     np.testing.assert_allclose(gradients[0], gradients[-1], rtol=1e-5)
     image_rng, _ = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))
     rngs = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(image_rng, jnp.arange(count))
-    _, eps, flipped = jax.vmap(lambda rng: training._draw(rng, SHAPE, PROCESS.num_timesteps))(rngs)
+    _, eps, flipped = jax.vmap(lambda rng: training._draw(rng, SHAPE))(rngs)
     dropped = (gradients[0] == 0.0).all(axis=1)
     expected = -2.0 / (3 * count) * eps.mean((1, 2))
     np.testing.assert_allclose(gradients[0], np.where(dropped[:, None], 0.0, expected), rtol=1e-4)

@@ -18,15 +18,13 @@ from absl import flags
 from ml_collections import config_flags
 
 from ddpm_jax import data, doctor
-from ddpm_jax.cli import experiments
-from ddpm_jax.runs import config
 
 
 def main() -> None:
     """Checks the hosts that the flags describe, prints the problems, and exits with 0, 1 or 2 as said above."""
     try:
         values = _define_flags()
-        arguments = values([sys.argv[0], *experiments.resolve(sys.argv[1:])])[1:]
+        arguments = values([sys.argv[0], *_resolved(sys.argv[1:])])[1:]
         if values.help:
             print(__doc__ + values.get_help(include_special_flags=False))
             return
@@ -74,6 +72,15 @@ def _define_flags() -> flags.FlagValues:
     return values
 
 
+def _resolved(arguments: list[str]) -> list[str]:
+    """Replaces the name of an experiment by the path of its file; raises flags.Error as `experiments.resolve` does."""
+    if not any(argument.lstrip("-").startswith("config") for argument in arguments):
+        return arguments
+    from ddpm_jax.cli import experiments  # likewise
+
+    return experiments.resolve(arguments)
+
+
 def _facts(settings: ml_collections.ConfigDict) -> dict[str, str]:
     """Returns what train.py compares: the settings, and a few facts of the data.
 
@@ -81,6 +88,8 @@ def _facts(settings: ml_collections.ConfigDict) -> dict[str, str]:
         ValueError: if they are wrong.
         FileNotFoundError: if there is no data.
     """
+    from ddpm_jax.runs import config  # with JAX, for which --help need not wait
+
     config.check(settings)
     fields = settings.data
     of_data = data.fingerprint(fields.name, split=fields.split, data_dir=fields.data_dir, holdout=fields.holdout)

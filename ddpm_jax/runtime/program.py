@@ -10,8 +10,6 @@ import importlib.metadata
 import platform
 from pathlib import Path
 
-import jax
-
 _PACKAGES = ("ddpm_jax", "jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint", "numpy")
 _ROOT = Path(__file__).parents[1]
 
@@ -36,6 +34,8 @@ def code() -> dict[str, str]:
 
 def jax_settings() -> dict[str, str]:
     """Returns the settings of JAX that change what a program computes."""
+    import jax  # here, as commands that do without it are asked for their help, too
+
     names = ("jax_enable_x64", "jax_default_matmul_precision", "jax_numpy_dtype_promotion")
     return {name.upper(): str(getattr(jax.config, name)) for name in names}
 

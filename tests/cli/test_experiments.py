@@ -55,7 +55,7 @@ def test_a_file_may_take_an_argument(tmp_path):
 @pytest.mark.parametrize(
     ("setting", "answer"),
     [
-        ("optim.leraning_rate", "There is no setting optim.leraning_rate. optim has clip_norm, ema_decay,"),
+        ("optim.leraning_rate", "There is no setting optim.leraning_rate. optim has averages, clip_norm, ema_decay,"),
         ("optim.lrr", 'Did you mean "lr" instead of "lrr"?'),
         ("lr", "Did you mean --config.optim.lr=...?"),
         ("seed", "Did you mean --config.sample.seed=... or --config.train.seed=...?"),

@@ -168,7 +168,9 @@ def test_planted_copies_are_counted_mirrored_ones_too(run, trained, tmp_path, di
 
 def test_inpaint_draws_the_masked_part_anew(figure, digits):
     path, _ = figure("inpaint", "--sources=3,17", "--mask=top", "--num_resamples=1")
-    rows = table(path)
+    above = ["given", "known", *(f"drawn {j + 1}" for j in range(6))]
+    title = f"Inpainted, top drawn anew: trained, {SETTINGS}"
+    rows = table(path, title=title, left=["3", "17"], above=above)
     assert rows.shape == (2, 8, 8, 8)
     np.testing.assert_array_equal(rows[:, 0], digits[[3, 17]])
     np.testing.assert_array_equal(rows[:, 2:, 4:], np.broadcast_to(digits[[3, 17], None, 4:], (2, 6, 4, 8)))

@@ -11,6 +11,16 @@ import pytest
 from e2e.conftest import TINY, finished
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard():
+    """In a shell's background job it is ignored, also by what the job starts."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupted(process):
     """What it printed before Ctrl-C ended it, with nothing to say."""
     process.send_signal(signal.SIGINT)

@@ -19,7 +19,8 @@ def draw(tiny_config, tmp_path, monkeypatch):
     params = structure.unflatten([0.1 * rng.standard_normal(leaf.shape, np.float32) for leaf in leaves])
     model = TrainedModel(experiment, params, 12, trained_model.average_name(tiny_config))
     save = image_tables.save
-    monkeypatch.setattr(image_tables, "save", lambda path, table: (tables.append(table), save(path, table)))
+    keep = lambda path, table, **labels: (tables.append(table), save(path, table, **labels))  # noqa: E731
+    monkeypatch.setattr(image_tables, "save", keep)
 
     def draw(mode, *, num_images=None, seed=None, **settings):
         edit = editing.Edit(mode, **settings)

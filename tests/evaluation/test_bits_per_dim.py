@@ -18,7 +18,7 @@ def measure(tiny_config, tmp_path, monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1), dtype=np.uint8)
     images = image_sets.from_array(pixels, {"images": "some"})
 
-    def first_weight(params, pixels, keys):
+    def first_weight(params, pixels, keys, report):
         return np.full((len(keys), 1), jax.tree.leaves(params)[0].ravel()[0])
 
     monkeypatch.setattr(bits_per_dim, "_map_estimate", lambda *_: first_weight)
@@ -43,8 +43,11 @@ def test_a_model_with_classes_is_told_that_of_each_image(tiny_config, tmp_path, 
     labels = np.array([7, 3, 5, 1], np.int32)
     images = image_sets.from_array(np.zeros((4, 8, 8, 1), np.uint8), {"images": "some"})
     images = dataclasses.replace(images, read_labels=lambda indices: labels[indices])
+    show = lambda params, pixels, keys, labels, report: np.float32(labels)[:, None]  # noqa: E731
     monkeypatch.setattr(
-        bits_per_dim, "_map_estimate", lambda *_: lambda params, pixels, keys, labels: np.float32(labels)[:, None]
+        bits_per_dim,
+        "_map_estimate",
+        lambda *_: show,
     )
     params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), experiment.abstract_params())
     model = TrainedModel(experiment, params, 12, trained_model.average_name(tiny_config))

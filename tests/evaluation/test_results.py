@@ -73,7 +73,8 @@ def test_scores_that_damage_has_changed_are_no_scores(tmp_path, before, after):
 
 def test_scores_of_before_there_were_checksums_are_read(tmp_path):
     file = tmp_path / "metrics.json"
-    file.write_text('[{"metric": "fid", "name": "FID@10", "value": 3.0, "settings": {"step": 1}}]')
+    entry = {"metric": "fid", "name": "FID@10", "value": 3.0, "error": None, "error_name": "", "settings": {"step": 1}}
+    file.write_text(json.dumps([entry]))
     assert results.read(file)[0]["value"] == 3.0
     results.write(file, [Score("is", "IS@10", 9.0)], settings={"step": 1})
     assert [entry["value"] for entry in results.read(file)] == [3.0, 9.0]

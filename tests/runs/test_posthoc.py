@@ -25,7 +25,8 @@ def folder(tmp_path_factory):
     for step in range(100, 601, 100):
         at = lambda value: {"w": jnp.full(3, value, jnp.float32)}  # noqa: E731
         averages = {name: at(mean_time(averaging.parse(name)[1], step)) for name in NAMES}
-        state = TrainState(jnp.asarray(step, jnp.int32), at(step), at(step), optax.sgd(0.1).init(at(0.0)), averages)
+        opt_state = optax.sgd(0.1).init(at(0.0))
+        state = TrainState(jnp.asarray(step, jnp.int32), at(step), at(step), opt_state, averages=averages)
         saved.save(state)
     saved.close()
     return folder

@@ -204,7 +204,10 @@ def test_a_batch_is_drawn_with_the_classes_of_its_images(tiny_config, tmp_path, 
     experiment = make_experiment(tiny_config)
     params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), experiment.abstract_params())
     model = TrainedModel(experiment, params, 12, "raw")
-    show_label = lambda params, keys, labels: np.broadcast_to(labels[:, None, None, None], (len(keys), 8, 8, 1))  # noqa: E731
+
+    def show_label(params, keys, labels, report=None):
+        return np.broadcast_to(labels[:, None, None, None], (len(keys), 8, 8, 1))
+
     monkeypatch.setattr(sample_files, "mapped_sample", lambda _: show_label)
     in_memory = sample_files.draw_in_memory(experiment, params, num_samples=5, batch_size=2, seed=0)
     assert in_memory[:, 0, 0, 0].tolist() == [4, 9, 2, 4, 9]
