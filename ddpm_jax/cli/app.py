@@ -29,6 +29,7 @@ def run(define_flags: Callable[[], None], work: Callable[..., int], *, doc: str,
         doc: the help of the command.
         positional: how the help calls arguments beside flags; '': there may be none.
     """
+    logging.use_absl_handler()  # in place of one that Orbax's import has made: each warning would be printed twice
     keep_output()
     define_flags()
     _define_process_flags()

@@ -114,6 +114,7 @@ def finished(process, code=0):
     output, _ = process.communicate(timeout=300)
     assert process.returncode == code, output
     assert "Traceback" not in output
+    assert "WARNING:absl" not in output  # each warning would be there twice
     return output
 
 

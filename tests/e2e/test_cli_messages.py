@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from e2e.conftest import ROOT
+
 PROGRAM = """
 import importlib, sys
 from absl import flags
@@ -60,3 +62,15 @@ def test_a_device_that_is_not_here_is_named(tmp_path):
     assert found.returncode == 1
     (line,) = found.stderr.splitlines()
     assert "JAX_PLATFORMS=none_such asks for one that is not here. Set JAX_PLATFORMS=cpu" in line
+
+
+def test_a_warning_is_printed_once():
+    """Orbax's import leaves a handler that prints it, too."""
+    program = (
+        "import logging, absl.logging\n"
+        "from ddpm_jax.cli import app\n"
+        "logging.basicConfig()\n"
+        "app.run(lambda: None, lambda values: absl.logging.warning('beware') or 0, doc='')"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stderr.count("beware")) == (0, 1), ran.stderr
