@@ -44,7 +44,7 @@ def run(define_flags: Callable[[], None], work: Callable[..., int], *, doc: str,
             print(stopped)
             code = stopped.exit_code
         except Exception as error:
-            if watch and not (_is_of_a_collective(error) and watch.wait_for_loss()):
+            if watch and not (parallel.is_of_a_collective(error) and watch.wait_for_loss()):
                 watch.stop()
             if not isinstance(error, (ValueError, OSError, ArithmeticError)):  # a mistake of ours
                 if jax.process_count() == 1:
@@ -61,11 +61,6 @@ def run(define_flags: Callable[[], None], work: Callable[..., int], *, doc: str,
         return code
 
     app.run(main, flags_parser=lambda argv: parse(argv, doc=doc, positional=positional))
-
-
-def _is_of_a_collective(error: Exception) -> bool:
-    """Tells whether an error may come from a lost peer rather than from this process."""
-    return isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error)
 
 
 def command_name() -> str:

@@ -103,15 +103,30 @@ def watch_peers(coordinator_address: str | None) -> PeerWatch | None:
 
     Args:
         coordinator_address: host:port of process 0, where it was given.
+
+    Raises:
+        ProcessError: if another ends before it can be watched.
     """
     if jax.process_count() == 1:
         return None
     server = sockets.listen(0, backlog=jax.process_count()) if is_primary() else None
     host = coordinator_address.rpartition(":")[0].strip("[]") if coordinator_address else socket.gethostname()
-    host, port = agree(lambda: [host, server.getsockname()[1]])
+    try:
+        host, port = agree(lambda: [host, server.getsockname()[1]])
+    except Exception as error:
+        if not is_of_a_collective(error):
+            raise
+        raise ProcessError(
+            "Lost another process while they met: start all again; a run continues from its checkpoint."
+        ) from error
     return PeerWatch(
         process=jax.process_index(), num_processes=jax.process_count(), address=(host, port), server=server
     )
+
+
+def is_of_a_collective(error: Exception) -> bool:
+    """Tells whether an error may come from a lost peer rather than from this process."""
+    return isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error)
 
 
 def check_initialized() -> None:

@@ -4,9 +4,10 @@ import contextlib
 import socket
 import threading
 
+import jax
 import pytest
 
-from ddpm_jax.parallel import watch
+from ddpm_jax.parallel import processes, watch
 from ddpm_jax.runtime import sockets
 
 
@@ -85,3 +86,15 @@ def test_process_0_leaves_after_those_that_fail_with_it(pair, monkeypatch):
     assert left == [1]
     assert ended == []
     thread.join()
+
+
+@pytest.mark.parametrize("error", [jax.errors.JaxRuntimeError, ValueError])
+def test_a_process_that_ends_before_it_is_watched_is_a_loss_in_one_sentence(monkeypatch, error):
+    def gather(_):
+        raise error("UNKNOWN: Gloo AllGather failed: Connection closed by peer [127.0.0.1]:9412\nand more")
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    monkeypatch.setattr(processes.multihost_utils, "process_allgather", gather)
+    with pytest.raises(processes.ProcessError, match=r"^Lost another process while they met: start all again.*\.$"):
+        processes.watch_peers("localhost:1")
