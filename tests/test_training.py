@@ -186,6 +186,7 @@ def test_a_step_outside_pmap_is_that_of_one_device(microbatches):
     assert np.abs(state.params["Conv_0"]["kernel"] - start["Conv_0"]["kernel"]).max() > 0.01  # far above the tolerance
 
 
+@pytest.mark.slow
 def test_several_averages_are_kept_beside_each_other():
     names, batches = ("ema_0.9", "ema_0.5", "power_0.2"), random_batches(4)
     model, state = smallest(optax.sgd(0.1))
@@ -295,6 +296,7 @@ def test_a_norm_that_lets_nothing_through_is_refused(clip_norm):
         training.make_optimizer(lr=1e-3, warmup_steps=0, clip_norm=clip_norm)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prng_impl", sampling.PRNG_IMPLS)
 def test_what_an_image_draws_depends_on_its_place_in_the_global_batch_alone(prng_impl):
     batch, state = part_of(random_batches(1), 0), first_state(MODEL)

@@ -266,6 +266,7 @@ def test_in_bfloat16_the_first_convolution_sees_x_t_in_float32():
     chex.assert_trees_all_equal(see(small(dtype=jnp.bfloat16), x_t), see(small(), x_t))
 
 
+@pytest.mark.slow
 def test_a_network_is_exported_for_any_batch():
     model, shape = small(out_ch=1, attn_resolutions=(4,)), (8, 8, 1)
     x, t = np.random.default_rng(0).standard_normal((3, *shape), np.float32), np.arange(3, dtype=np.int32)

@@ -15,7 +15,6 @@ import sys
 
 import ml_collections
 from absl import flags
-from ml_collections import config_flags
 
 from ddpm_jax import data, doctor
 
@@ -53,6 +52,8 @@ def main() -> None:
 
 def _define_flags() -> flags.FlagValues:
     """Defines the flags, with defaults from the variables that train.py reads, and from SLURM's for the numbers."""
+    from ml_collections import config_flags  # which defines a flag of its own
+
     values = flags.FlagValues()
     boolean, text, integer, seconds = (
         functools.partial(define, flag_values=values)

@@ -21,6 +21,7 @@ def by_class(run, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_samples_of_a_class_are_scored_by_it(run, by_class):
     asked = (f"--workdir={by_class}", "--labels=3,5", "--guidance=2", "--guidance_interval=2,8")
     said = run("evaluate.py", *asked, "--metrics=label_accuracy,bpd_fast", "--num_samples=4", "--num_images=3")
@@ -54,6 +55,7 @@ def test_the_weaker_network_is_of_the_same_run(by_class):
         model.sampling_with(guidance=1.0, guidance_weights="ema")
 
 
+@pytest.mark.slow
 def test_a_figure_is_of_the_classes_asked_for(run, by_class):
     run(
         "sample.py",

@@ -166,6 +166,7 @@ def test_planted_copies_are_counted_mirrored_ones_too(run, trained, tmp_path, di
         np.testing.assert_array_equal(arrays["indices"][3:, 0], [7, 9, 7])
 
 
+@pytest.mark.slow
 def test_inpaint_draws_the_masked_part_anew(figure, digits):
     path, _ = figure("inpaint", "--sources=3,17", "--mask=top", "--num_resamples=1")
     above = ["given", "known", *(f"drawn {j + 1}" for j in range(6))]

@@ -84,6 +84,7 @@ def test_samples_of_another_clip_are_other_samples(run, trained, tmp_path):
     assert "there already" in run("sample.py", f"--workdir={folder}", "--num_samples=7")
 
 
+@pytest.mark.slow
 def test_a_sampler_is_chosen_by_flags(run, trained, drawn, tmp_path):
     folder = shutil.copytree(trained, tmp_path / "run")
     chosen = ("--sampler=dpm_solver_2m", "--steps=4")
@@ -128,6 +129,7 @@ def test_what_is_wrong_is_said_in_a_sentence(run, trained, tmp_path):
     assert not (trained / "samples").exists()
 
 
+@pytest.mark.slow
 def test_the_timesteps_that_were_found_are_taken(run, trained, tmp_path):
     folder = shutil.copytree(trained, tmp_path / "run")
     output = run("ddpm_jax.cli.schedule", f"--workdir={folder}", "--steps=3,5", "--num_images=6")

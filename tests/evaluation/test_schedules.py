@@ -49,6 +49,7 @@ def selection(tiny_config):
     return bits_per_dim.select_images(model, images, split="train", num_images=6, seed=0)
 
 
+@pytest.mark.slow
 def test_schedules_are_measured_once_written_and_taken_by_samplers(selection, tmp_path, monkeypatch):
     file = schedules.measure_schedules(selection, tmp_path, counts=[3, 10], batch_size=4)
     assert file.name == "schedules_step12_ema_train_6_seed0.json"

@@ -307,6 +307,7 @@ def test_a_model_without_classes_is_told_none(tiny_config):
     assert len(made.inputs(0, np.arange(2))) == 1
 
 
+@pytest.mark.slow
 def test_samples_depend_on_their_class_and_on_guidance_within_its_interval(tiny_config):
     tiny_config.model.update(num_classes=10, ch=64)  # with 32 the norms, of a channel each, remove what is added to it
     tiny_config.sample.update(guidance=2.0, guidance_interval=(3, 9), clip=False)
@@ -333,6 +334,7 @@ def test_samples_depend_on_their_class_and_on_guidance_within_its_interval(tiny_
     assert (np.abs(by_class - of_others).max(axis=(1, 2, 3)) > 0.01).tolist() == [True, False, True]
 
 
+@pytest.mark.slow
 def test_samples_can_be_guided_by_weaker_weights(tiny_config):
     tiny_config.sample.update(guidance=2.0, guidance_weights="raw", guidance_interval=(3, 9))
     config_module.check(tiny_config)
@@ -396,6 +398,7 @@ def test_a_config_that_is_only_looked_at_takes_no_memory(tiny_config):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # KiB
 
 
+@pytest.mark.slow
 def test_an_experiment_samples_as_its_config_says(tiny_config):
     """Against the loop with the sampler and the thresholding that are named; all timesteps of it are the default."""
     tiny_config.sample.update(sampler="ddim", steps=4, spacing="trailing", eta=0.5, threshold=0.9)
