@@ -394,11 +394,11 @@ class AnyOrder(RuleBasedStateMachine):
         for process, code in enumerate(codes):
             assert code in {0, 1, *ended_by} or (hit and code == -6), said  # SIGABRT: JAX was the first to notice
             if code == 1 and not (hit and any(news in errors[process] for news in _NEWS)):
-                assert_one_sentence(errors[process], script)  # of what is refused before the other is missed, too
+                assert_one_sentence(errors[process], script)
+                assert refused or self.may_refuse or (untrained and script != "train.py"), said
         if 1 in codes and not hit:
             assert codes == [1] * self.processes, said
             counts["refusals"] += 1
-            assert refused or self.may_refuse or (untrained and script != "train.py"), said
         if codes[0] == 0:
             self.damage_done = {path: done for path, done in self.damage_done.items() if done[1] is not None}
         return codes, outputs[0]
