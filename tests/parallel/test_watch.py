@@ -56,7 +56,7 @@ def test_a_connection_that_ends_without_a_word_is_a_loss(pair, monkeypatch, capf
 
 def test_a_process_that_has_failed_itself_reports_its_own_error(pair, monkeypatch, capfd):
     primary, other, ended = pair
-    monkeypatch.setattr(watch, "_GRACE_S", 0.1)
+    monkeypatch.setattr(watch, "_GRACE_S", 1.0)  # beside which what `stop` waits for is short
     primary.stop()
     other.stop()
     assert primary.wait_for_loss()
