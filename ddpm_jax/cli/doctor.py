@@ -8,15 +8,20 @@ python -m ddpm_jax.doctor, on all hosts at the same time. A single machine needs
 Exit code 0: healthy; 1: not healthy; 2: wrong flags.
 """
 
+from __future__ import annotations
+
 import functools
 import logging
 import os
 import sys
+from typing import TYPE_CHECKING
 
-import ml_collections
 from absl import flags
 
 from ddpm_jax import data, doctor
+
+if TYPE_CHECKING:
+    import ml_collections
 
 
 def main() -> None:
@@ -52,7 +57,7 @@ def main() -> None:
 
 def _define_flags() -> flags.FlagValues:
     """Defines the flags, with defaults from the variables that train.py reads, and from SLURM's for the numbers."""
-    from ml_collections import config_flags  # which defines a flag of its own
+    from ml_collections import config_flags  # whose import defines flags
 
     values = flags.FlagValues()
     boolean, text, integer, seconds = (

@@ -4,6 +4,7 @@ import sys
 import threading
 import types
 
+import jax
 import pytest
 
 from ddpm_jax import doctor
@@ -13,9 +14,11 @@ from ddpm_jax import doctor
 def stub(monkeypatch):
     """`stub(devices=function)` puts another module in the place of JAX."""
 
+    config = jax.config
+
     def stub(**functions):
         for name in ("jax", "jax.experimental", "jax.experimental.multihost_utils"):
-            monkeypatch.setitem(sys.modules, name, types.SimpleNamespace(multihost_utils=None, **functions))
+            monkeypatch.setitem(sys.modules, name, types.SimpleNamespace(multihost_utils=None, config=config, **functions))
 
     return stub
 
