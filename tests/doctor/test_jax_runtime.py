@@ -18,7 +18,8 @@ def stub(monkeypatch):
 
     def stub(**functions):
         for name in ("jax", "jax.experimental", "jax.experimental.multihost_utils"):
-            monkeypatch.setitem(sys.modules, name, types.SimpleNamespace(multihost_utils=None, config=config, **functions))
+            module = types.SimpleNamespace(multihost_utils=None, config=config, **functions)
+            monkeypatch.setitem(sys.modules, name, module)
 
     return stub
 
