@@ -91,9 +91,7 @@ def _meet() -> None:
     Gloo, which serves CPUs, connects the devices of a collective when it is first run, and fails where processes reach
     it more than 30 s apart: one may compile longer, or read slower. Once connected, they wait for each other.
     """
-    multihost_utils.sync_global_devices(
-        "ddpm_jax.initialize"
-    )  # as `broadcast`: devices of the same place in each process
+    multihost_utils.sync_global_devices("ddpm_jax.initialize")  # a device of each process, as `broadcast`
     multihost_utils.process_allgather(np.int32(0))
     jax.pmap(lambda x: jax.lax.psum(x, "all"), axis_name="all")(np.zeros(jax.local_device_count()))  # all devices
 
@@ -216,18 +214,18 @@ def agree(fact: Callable[[], Any]) -> Any:
     return json.loads(bytes(broadcast(padded)))
 
 
-def check_same(facts: Mapping[str, Any]) -> None:
+def check_same(facts: Callable[[], Mapping[str, Any]]) -> None:
     """Refuses to go on, on all processes, where one of them differs from process 0.
 
     Args:
-        facts: JSON values by names for people, that all processes must have in common.
+        facts: returns JSON values by names for people, that all processes must have in common; a process alone is not
+            asked.
 
     Raises:
         ValueError: naming what differs, and on which process.
     """
 
-    def compare(expected: dict[str, Any]) -> None:
-        own = json.loads(json.dumps(facts))
+    def compare(own: dict[str, Any], expected: dict[str, Any]) -> None:
         differing = [name for name in {**expected, **own} if own.get(name) != expected.get(name)]
         if differing:
             said = [
@@ -238,8 +236,9 @@ def check_same(facts: Mapping[str, Any]) -> None:
             raise ValueError(f"It differs from process 0 in {'; '.join(said)}{more}. All must run the same.")
 
     if jax.process_count() > 1:
-        expected = agree(lambda: dict(facts))
-        raise_on_all(lambda: compare(expected))
+        own = raise_on_all(lambda: json.loads(json.dumps(dict(facts()))))
+        expected = agree(lambda: own)
+        raise_on_all(lambda: compare(own, expected))
 
 
 def broadcast(tree: Any) -> Any:

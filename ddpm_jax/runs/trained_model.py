@@ -115,7 +115,7 @@ def load(workdir: str | os.PathLike, *, step: int | None = None, weights: str | 
         ValueError: if its config is wrong, there are no such weights, the checkpoints cannot be read, or a process runs
             other code than process 0.
     """
-    parallel.check_same(program.facts())
+    parallel.check_same(program.facts)
     folder = Path(workdir)
     settings = config.from_json(parallel.agree(lambda: config.to_json(read_config(folder))))
     return _with_weaker(_load(folder, make_experiment(settings), step, weights or settings.sample.weights))

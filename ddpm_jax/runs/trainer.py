@@ -57,10 +57,10 @@ def train(
         training.NonFiniteError: if the loss or the gradient norm of a step is not finite.
     """
     directory = Path(directory)
-    parallel.check_same(program.facts() | config.facts(settings))
+    parallel.check_same(lambda: program.facts() | config.facts(settings))
     experiment = parallel.raise_on_all(lambda: checked_experiment(settings))
     source = parallel.raise_on_all(experiment.load_data)
-    parallel.check_same(source.fingerprint())
+    parallel.check_same(source.fingerprint)
     optimizer, train_step = make_step(experiment)
     events = _periodic_events(experiment, directory, prepare_evaluation)
     with StopRequest() as stop, contextlib.ExitStack() as stack:

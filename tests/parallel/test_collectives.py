@@ -1,10 +1,6 @@
 """What the processes of a run share: two real processes of two devices call the same functions."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -35,9 +31,9 @@ def fail(who):
     if process == who:
         raise ValueError(f"broken on {who}")
 
-parallel.check_same({"steps": 12, "sizes": (1, 2)})
+parallel.check_same(lambda: {"steps": 12, "sizes": (1, 2)})
 different = {"steps": 12, "rate": 0.1 * (1 + process), "data": "x" * (1000 * process), **({} if process else {"a": 1})}
-for name, call in (("check_same", lambda: parallel.check_same(different)),
+for name, call in (("check_same", lambda: parallel.check_same(lambda: different)),
                    ("agree", lambda: parallel.agree(lambda: fail(0))),
                    ("raise_on_all", lambda: parallel.raise_on_all(lambda: fail(1)))):
     try:
@@ -70,23 +66,9 @@ print(json.dumps(results))
 
 
 @pytest.fixture(scope="module")
-def results():
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, address, str(i)], env=environment, stdout=subprocess.PIPE, text=True
-        )
-        for i in range(2)
-    ]
-    try:
-        outputs = [process.communicate(timeout=120)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0]
+def results(run_two):
+    outputs, codes = run_two(PROGRAM, timeout=120)
+    assert codes == [0, 0]
     return [json.loads(output.splitlines()[-1]) for output in outputs]
 
 

@@ -1,10 +1,5 @@
 """Processes that come more than 30 s apart, which is how long Gloo waits, to the start and to what they compute."""
 
-import os
-import socket
-import subprocess
-import sys
-
 import pytest
 
 PROGRAM = """
@@ -26,21 +21,7 @@ print(told, double(np.float32(2), np.ones((4, 1), np.float32)).sum(), parallel.b
 
 
 @pytest.mark.slow
-def test_processes_wait_for_each_other():
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, address, str(i)], env=environment, stdout=subprocess.PIPE, text=True
-        )
-        for i in range(2)
-    ]
-    try:
-        printed = [process.communicate(timeout=300)[0].splitlines()[-1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert printed == ["hello 8.0 5.0"] * 2
-    assert [process.returncode for process in processes] == [0, 0]
+def test_processes_wait_for_each_other(run_two):
+    outputs, codes = run_two(PROGRAM, timeout=300)
+    assert [output.splitlines()[-1] for output in outputs] == ["hello 8.0 5.0"] * 2
+    assert codes == [0, 0]
