@@ -49,7 +49,12 @@ def decay_at(name: str, step: jax.Array, *, warmup: bool = False) -> jax.Array |
     kind, number = parse(name)
     if kind == POWER:
         return (step / (1.0 + step)) ** (exponent(number) + 1.0)
-    return jnp.minimum(number, (1.0 + step) / (10.0 + step)) if warmup else number
+    return warmed_up(number, step) if warmup else number
+
+
+def warmed_up(decay: float, step: jax.Array) -> jax.Array:
+    """Lets a decay rise as (1 + step) / (10 + step) up to its value: the average forgets its random start sooner."""
+    return jnp.minimum(decay, (1.0 + step) / (10.0 + step))
 
 
 def update(averages: dict[str, Any], params: Any, *, step: jax.Array, warmup: bool = False) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def ema_update(ema_params: Any, params: Any, *, step: jax.Array, decay: float, w
             forgets its random start.
     """
     if warmup:
-        decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+        decay = averaging.warmed_up(decay, step)
     return optax.incremental_update(params, ema_params, 1.0 - decay)
 
 

@@ -8,20 +8,15 @@ python -m ddpm_jax.doctor, on all hosts at the same time. A single machine needs
 Exit code 0: healthy; 1: not healthy; 2: wrong flags.
 """
 
-from __future__ import annotations
-
 import functools
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import Any
 
 from absl import flags
 
 from ddpm_jax import data, doctor
-
-if TYPE_CHECKING:
-    import ml_collections
 
 
 def main() -> None:
@@ -87,8 +82,8 @@ def _resolved(arguments: list[str]) -> list[str]:
     return experiments.resolve(arguments)
 
 
-def _facts(settings: ml_collections.ConfigDict) -> dict[str, str]:
-    """Returns what train.py compares: the settings, and a few facts of the data.
+def _facts(settings: Any) -> dict[str, str]:
+    """Returns what train.py compares: the settings, a ConfigDict, and a few facts of the data.
 
     Raises:
         ValueError: if they are wrong.

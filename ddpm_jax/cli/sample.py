@@ -146,11 +146,9 @@ def _define_flags() -> None:
     flags.DEFINE_integer("batch_size", None, "Images at a time. Default: the config's.", lower_bound=1)
     flags.DEFINE_integer("seed", None, "Another seed, other images. Default: the config's.", lower_bound=0)
     flags.DEFINE_list(
-        "sources",
-        None,
-        "interpolate: the numbers of the training images, two a pair; of edited images, of those of "
+        "sources", None, "interpolate: the numbers of the training images, two a pair; of edited images, of those of "
         "--split. Default: drawn by the seed.",
-    )
+    )  # fmt: skip
     flags.DEFINE_integer(
         "crop", 0, "neighbours: compare the square of this side at the centre (paper: 100 for CelebA-HQ). 0: all.",
         lower_bound=0,

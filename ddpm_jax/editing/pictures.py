@@ -1,7 +1,6 @@
 """Edited images of a work folder, as pictures: WORKDIR/samples/<mode>_<name of the samples>_<the edit>.png."""
 
 import dataclasses
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ import numpy as np
 from ddpm_jax import parallel
 from ddpm_jax.editing import edits, masks
 from ddpm_jax.evaluation import image_sets
-from ddpm_jax.runs import image_tables, sample_files
+from ddpm_jax.runs import image_tables, sample_files, workdir
 from ddpm_jax.runs.trained_model import TrainedModel
 
 MODES = ("inpaint", "image_to_image")
@@ -49,8 +48,8 @@ class Edit:
 
 
 def _short(text: str) -> str:
-    plain = len(text) <= _LONGEST_NAME and all(character.isalnum() or character == "-" for character in text)
-    return text if plain else hashlib.sha256(text.encode()).hexdigest()[:16]
+    plain = all(character.isalnum() or character == "-" for character in text)
+    return workdir.name_part(text, longest=_LONGEST_NAME if plain else 0)
 
 
 def draw(

@@ -5,7 +5,6 @@ process calls `draw` alike; process 0 reads and writes the files.
 """
 
 import functools
-import hashlib
 import math
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from ddpm_jax.evaluation.progressive import evenly_spaced
 from ddpm_jax.evaluation.results import Score
 from ddpm_jax.metrics import neighbours
 from ddpm_jax.paper import generation
-from ddpm_jax.runs import image_tables, sample_files
+from ddpm_jax.runs import image_tables, sample_files, workdir
 from ddpm_jax.runs.trained_model import TrainedModel
 
 _FRAMES, _STRIP_COLUMNS = 51, 11
@@ -90,9 +89,7 @@ def draw(
 def _suffix(mode: str, *, sources: list[str] | None, crop: int) -> str:
     """Returns the end of a figure's name: settings that only this mode has, where they are not the default."""
     if mode == "interpolate" and sources:
-        numbers = "-".join(sources)
-        short = len(numbers) <= _LONGEST_SOURCES
-        return f"_sources{numbers if short else hashlib.sha256(numbers.encode()).hexdigest()[:16]}"
+        return f"_sources{workdir.name_part('-'.join(sources), longest=_LONGEST_SOURCES)}"
     return f"_crop{crop}" if mode == "neighbours" and crop else ""
 
 

@@ -87,9 +87,7 @@ class SampleSpec:
         spacing, eta = f"_{self.spacing}" if self.spacing else "", f"_eta{self.eta:g}" if self.eta else ""
         chosen = f"_timesteps-{self.timesteps_sha256[:8]}" if self.timesteps_sha256 else ""
         clip = f"_threshold{self.threshold:g}" if self.threshold else "" if self.clip else "_noclip"
-        labels = self.labels.replace(",", "-")
-        if len(labels) > _LONGEST_LABELS:
-            labels = hashlib.sha256(labels.encode()).hexdigest()[:16]
+        labels = workdir.name_part(self.labels.replace(",", "-"), longest=_LONGEST_LABELS)
         of_classes = f"_labels{labels}" if labels else ""
         guidance = f"_guidance{self.guidance:g}" if self.guidance else ""
         guidance += f"_by_step{self.guidance_step}_{self.guidance_weights}" if self.guidance_weights else ""

@@ -1,6 +1,7 @@
 """The folder of one run: its config, its lock, and the names of what lies in it."""
 
 import contextlib
+import hashlib
 import itertools
 import json
 import os
@@ -38,6 +39,11 @@ def read_config(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
         raise ValueError(f"{path}: The config is no text ({foreign_files.cause(error)}).") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def name_part(text: str, *, longest: int) -> str:
+    """Returns a part of a file's name: the text, or 16 hex digits of its hash where it has more characters."""
+    return text if len(text) <= longest else hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def free_name(path: Path) -> Path:

@@ -7,7 +7,7 @@ ratio, noise / signal, is the paper's sigma.
 import numpy as np
 
 from ddpm_jax.diffusion import Process
-from ddpm_jax.samplers.levels import checked, levels_at, timesteps_at
+from ddpm_jax.samplers.levels import checked, finite_ratio, levels_at, timesteps_at
 from ddpm_jax.samplers.sampler import Sampler
 from ddpm_jax.samplers.stages import Stages, staged
 
@@ -96,7 +96,5 @@ def _signal(ratio: np.ndarray) -> np.ndarray:
 
 def _ratios(process: Process, timesteps: np.ndarray) -> tuple[np.ndarray, float]:
     """Computes noise / signal at the timesteps, and its greatest value in the process."""
-    ratio = levels_at(process, timesteps).ratio
-    if not np.isfinite(ratio).all():
-        raise ValueError("x / signal needs a schedule that does not end in pure noise, at its timesteps; jsd does.")
+    ratio = finite_ratio(levels_at(process, timesteps))
     return ratio, float(levels_at(process, np.array([process.num_timesteps - 1])).ratio[0])

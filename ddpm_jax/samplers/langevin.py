@@ -10,7 +10,7 @@ import numpy as np
 
 from ddpm_jax.diffusion import PredictFn, Process
 from ddpm_jax.samplers.ancestral import posterior_weights
-from ddpm_jax.samplers.levels import checked, levels_at
+from ddpm_jax.samplers.levels import checked, finite_ratio, levels_at
 from ddpm_jax.samplers.sampler import Sampler, timestep_at, unchanged, weights_at
 
 
@@ -36,11 +36,9 @@ def langevin(process: Process, timesteps: np.ndarray, *, num_updates: int = 10, 
         raise ValueError(f"num_updates={num_updates} must be at least 1, and step_size={step_size} above 0.")
     timesteps = checked(process, timesteps)
     level = levels_at(process, timesteps)
-    if not np.isfinite(level.ratio).all():
-        raise ValueError("x / signal needs a schedule that does not end in pure noise, at its timesteps; jsd does.")
     lower = np.append(level.signal[0], level.signal[:-1])
     to = np.stack([lower, *[level.signal] * (num_updates - 1)], axis=1).ravel()  # the last update leads a level down
-    ratio, signal = (np.repeat(each, num_updates) for each in (level.ratio, level.signal))
+    ratio, signal = (np.repeat(each, num_updates) for each in (finite_ratio(level), level.signal))
     updates = to[:, None] * np.stack([1.0 / signal, -step_size * ratio / 2.0, np.sqrt(step_size) * ratio], axis=1)
     table = np.concatenate([[[1.0 / level.signal[0], -level.ratio[0], 0.0]], updates])
     called = np.append(timesteps[0], np.repeat(timesteps, num_updates))

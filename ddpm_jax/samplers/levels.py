@@ -38,6 +38,17 @@ def levels_at(process: Process, timesteps: np.ndarray) -> Levels:
     return Levels(np.exp(0.5 * log_signal), np.sqrt(-np.expm1(log_signal)))
 
 
+def finite_ratio(level: Levels) -> np.ndarray:
+    """Returns noise / signal, for samplers that work in x / signal.
+
+    Raises:
+        ValueError: if it is not finite.
+    """
+    if not np.isfinite(level.ratio).all():
+        raise ValueError("x / signal needs a schedule that does not end in pure noise, at its timesteps; jsd does.")
+    return level.ratio
+
+
 def timesteps_at(process: Process, ratio: np.ndarray) -> np.ndarray:
     """Finds the timesteps, float64 [K] in [0, T - 1], whose noise / signal is `ratio` [K]: inverts `levels_at`."""
     return np.interp(np.log1p(ratio**2), -log_alphas_cumprod(process), np.arange(process.num_timesteps))
