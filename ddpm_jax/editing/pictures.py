@@ -37,13 +37,17 @@ class Edit:
     num_resamples: int = 10
     strength: float = 0.5
 
-    @property
-    def name(self) -> str:
-        """Returns the part of a file name that tells this edit from others."""
+    def name(self, anew: np.ndarray | None) -> str:
+        """Returns the part of a file name that tells this edit from others; `anew` is what the mask stands for."""
         sources = f"_sources{_short('-'.join(self.sources))}" if self.sources else ""
         split = f"_{_short(self.split)}" if self.split else ""
         if self.mode == "inpaint":
-            return f"{split}{sources}_{_short(self.mask)}_jump{self.jump_length}x{self.num_resamples}"
+            mask = (
+                self.mask
+                if self.mask in masks.MASKS
+                else workdir.name_part(np.packbits(anew).tobytes().hex(), longest=0)
+            )
+            return f"{split}{sources}_{mask}_jump{self.jump_length}x{self.num_resamples}"
         return f"{split}{sources}_strength{self.strength:g}"
 
 
@@ -90,7 +94,7 @@ def draw(
     samples = sample_files.default_path(
         folder, sample_files.sample_spec(model, seed=seed), num_samples=len(indices)
     )  # fmt: skip
-    path = out or samples.with_name(f"{edit.mode}_{samples.stem}{edit.name}.png")
+    path = out or samples.with_name(f"{edit.mode}_{samples.stem}{edit.name(anew)}.png")
     common = dict(
         given=of_split.read(indices), variants=_VARIANTS, seed=seed, batch_size=batch_size or config.batch_size
     )  # fmt: skip

@@ -46,7 +46,7 @@ def moments(
     def step(first: jax.Array, t: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         batch_t = jnp.full(keys.shape, t)  # [B]
         x_t = diffusion.q_sample(process, x_0=x_0, t=batch_t, eps=sampling.noise(keys, t, x_0.shape[1:]))
-        output = denoise_fn(x_t, batch_t).astype(jnp.float32)
+        output = denoise_fn(x_t, process.network_t(batch_t)).astype(jnp.float32)
         eps = diffusion.p_mean_variance(process, model_output=output, x_t=x_t, t=batch_t, clip=False).eps
         term, x_0_pred = diffusion.vb_terms_bpd(process, model_output=output, x_0=x_0, x_t=x_t, t=batch_t, clip=True)
         return jnp.where(t == 0, term, first), (_mean_square(eps), _mean_square(x_0_pred - x_0))
@@ -123,8 +123,9 @@ def schedules(
 
 
 def _map_moments(experiment: Experiment) -> Callable:
-    def measure(params: Any, pixels: jax.Array, keys: jax.Array) -> jax.Array:
-        return moments(experiment.process, experiment.denoise_fn(params), x_0=images.from_uint8(pixels), keys=keys)
+    def measure(params: Any, pixels: jax.Array, keys: jax.Array, labels: jax.Array | None = None) -> jax.Array:
+        denoise_fn = experiment.denoise_fn(params, labels)
+        return moments(experiment.process, denoise_fn, x_0=images.from_uint8(pixels), keys=keys)
 
     return parallel.map_batches(measure)
 

@@ -51,7 +51,8 @@ class Experiment:
         Guidance by weaker weights takes `GuidedParams`; with the parameters alone there is none.
         """
         settings = self.config.sample
-        first, last = settings.guidance_interval or (0, self.process.num_timesteps - 1)
+        known = _network_timesteps(self.config.diffusion).astype(np.float32)  # a scale is asked for the network's t
+        first, last = known[list(settings.guidance_interval or (0, -1))]
         scale = guidance.within(settings.guidance, first=first, last=last)
         if isinstance(params, GuidedParams):
             return guidance.extrapolate(*(self.denoise_fn(each, labels) for each in params), scale=scale)
@@ -208,17 +209,21 @@ def make_experiment(config: ml_collections.ConfigDict) -> Experiment:
     return experiment
 
 
+def _network_timesteps(settings: ml_collections.ConfigDict) -> np.ndarray:
+    """Returns what the network is given for each timestep that it was trained on, [T]."""
+    timesteps = np.arange(settings.num_timesteps)
+    return timesteps * (1000.0 / settings.num_timesteps) if settings.rescale_timesteps else timesteps
+
+
 def _make_process(settings: ml_collections.ConfigDict, sections: str = "") -> diffusion.Process:
     num_timesteps = settings.num_timesteps
     betas = schedule.beta_schedule(
         settings.schedule, num_timesteps, beta_start=settings.beta_start, beta_end=settings.beta_end
     )
-    timesteps = np.arange(num_timesteps)
+    timesteps = _network_timesteps(settings)
     if sections:
-        timesteps = schedule.respaced_timesteps(num_timesteps, sections)
-        betas = schedule.respaced_betas(betas, timesteps)
-    if settings.rescale_timesteps:
-        timesteps = timesteps * (1000.0 / num_timesteps)
+        taken = schedule.respaced_timesteps(num_timesteps, sections)
+        betas, timesteps = schedule.respaced_betas(betas, taken), timesteps[taken]
     is_own = not sections and not settings.rescale_timesteps
     return diffusion.make_process(
         betas, mean_type=settings.mean_type, var_type=settings.var_type, timesteps=None if is_own else timesteps

@@ -64,6 +64,17 @@ def test_images_of_images_are_the_farther_the_larger_the_strength(draw, digits):
     assert 1.0 < distances[1] < distances[2]
 
 
+def test_pictures_of_different_masks_in_one_file_are_different_files(tmp_path):
+    names, pixels = set(), np.zeros((8, 8), np.uint8)
+    for row in (1, 2, 2):
+        pixels[row] = 255
+        Image.fromarray(pixels).save(tmp_path / "mask.png")
+        edit = editing.Edit("inpaint", mask=str(tmp_path / "mask.png"))
+        names.add(edit.name(masks.drawn_anew(edit.mask, height=8, width=8)))
+    assert len(names) == 2
+    assert not any("/" in name for name in names)
+
+
 def test_images_that_there_are_not_are_refused(draw):
     with pytest.raises(ValueError, match=r"--sources=3,1442 must be numbers in 0\.\.1441"):
         draw("inpaint", sources=["3", "1442"])

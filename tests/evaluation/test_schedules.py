@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import exact_denoise_fn
 
-from ddpm_jax import diffusion, likelihood, sampling
+from ddpm_jax import diffusion, images, likelihood, sampling
 from ddpm_jax.evaluation import bits_per_dim, image_sets, schedules
 from ddpm_jax.runs import sample_files, trained_model
 from ddpm_jax.runs.experiment import make_experiment
@@ -37,16 +37,31 @@ def test_moments_of_a_gaussian_are_those_of_its_closed_form():
     assert whole < bound.total.mean() - 0.01  # whose variances are fixed
 
 
-@pytest.fixture
-def selection(tiny_config):
-    """Images of digits under a network of random weights."""
-    experiment = make_experiment(tiny_config)
+def test_moments_are_of_a_network_that_is_given_other_timesteps():
+    betas, timesteps = beta_schedule("linear", 6, beta_end=0.4), np.arange(6) * 20.0 + 3.0
+    rows = []
+    for process in (diffusion.make_process(betas), diffusion.make_process(betas, timesteps=timesteps)):
+        own = (lambda t: t) if process.timesteps is None else (lambda t: (t - 3.0) / 20.0)
+        network = lambda x_t, t, own=own: x_t * (0.1 + own(t)[:, None, None, None])  # noqa: E731
+        x_0 = jnp.asarray(np.random.default_rng(0).uniform(-1.0, 1.0, (2, 4, 4, 1)), jnp.float32)
+        rows.append(schedules.moments(process, network, x_0=x_0, keys=sampling.image_keys(0, np.arange(2))))
+    np.testing.assert_allclose(rows[0], rows[1], rtol=1e-5)
+
+
+def random_selection(config):
+    """Selects images of digits, under a network of random weights."""
+    experiment = make_experiment(config)
     leaves, structure = jax.tree.flatten(experiment.abstract_params())
     rng = np.random.default_rng(0)
     params = structure.unflatten([0.1 * rng.standard_normal(leaf.shape, np.float32) for leaf in leaves])
-    model = TrainedModel(experiment, params, 12, trained_model.average_name(tiny_config))
-    images = image_sets.share_split(experiment, "train")
-    return bits_per_dim.select_images(model, images, split="train", num_images=6, seed=0)
+    model = TrainedModel(experiment, params, 12, trained_model.average_name(config))
+    of_split = image_sets.share_split(experiment, "train")
+    return bits_per_dim.select_images(model, of_split, split="train", num_images=6, seed=0)
+
+
+@pytest.fixture
+def selection(tiny_config):
+    return random_selection(tiny_config)
 
 
 @pytest.mark.slow
@@ -75,6 +90,24 @@ def test_schedules_are_measured_once_written_and_taken_by_samplers(selection, tm
     assert len({image.tobytes() for image in drawn}) == 3
     assert names[0].startswith(f"{usual.name}_ancestral3_timesteps-")
     assert len(set(names)) == 3
+
+
+@pytest.mark.slow
+def test_schedules_of_a_model_with_classes_are_of_the_classes_of_the_images(tiny_config, tmp_path):
+    tiny_config.model.update(num_classes=10, ch=64)  # with 32 the norms, of a channel each, remove what is added to it
+    chosen = random_selection(tiny_config)
+    chosen.model.params["cond_proj"]["kernel"][:] *= 30.0
+    schedules.measure_schedules(chosen, tmp_path, counts=[3], batch_size=4)
+    (table,) = tmp_path.glob("moments_*.json")
+    made, params = chosen.model.experiment, chosen.model.params
+    x_0, keys = images.from_uint8(chosen.images.read(chosen.indices)), sampling.image_keys(0, chosen.indices)
+
+    def errors(labels):
+        return likelihood.bpd_loop(made.process, made.denoise_fn(params, labels), x_0=x_0, keys=keys).mse
+
+    told, not_told = jax.jit(errors)(chosen.images.read_labels(chosen.indices)), jax.jit(errors)(None)
+    assert np.abs(told - not_told).max() > 1e-3
+    np.testing.assert_allclose(json.loads(table.read_text())["by_t"]["x_0_mse"], told.mean(axis=0), rtol=1e-4)
 
 
 def test_what_is_no_table_of_schedules_is_refused(selection, tmp_path):

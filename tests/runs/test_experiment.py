@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import configs
-from ddpm_jax import data, diffusion, samplers, sampling
+from ddpm_jax import data, diffusion, guidance, samplers, sampling
 from ddpm_jax.runs import config as config_module
 from ddpm_jax.runs import defaults, trainer
 from ddpm_jax.runs.experiment import GuidedParams, make_experiment
@@ -350,6 +350,18 @@ def test_samples_can_be_guided_by_weaker_weights(tiny_config):
     np.testing.assert_allclose(guided, (1 + scales) * outputs[0] - scales * outputs[1], rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(made.guided_fn(strong)(x_t, t), outputs[0], rtol=1e-4)
     assert np.abs(outputs[0] - outputs[1]).max() > 0.1
+
+
+def test_the_interval_of_guidance_is_of_the_timesteps_of_training(tiny_config, monkeypatch):
+    tiny_config.diffusion.update(num_timesteps=300, rescale_timesteps=True)
+    tiny_config.sample.update(guidance=2.0, guidance_weights="raw", guidance_interval=(100, 199))
+    experiment, scales = make_experiment(tiny_config), []
+    monkeypatch.setattr(guidance, "extrapolate", lambda *networks, scale: scales.append(scale))
+    for made in (experiment, experiment.respaced("10,20,30")):
+        made.guided_fn(GuidedParams(None, None))
+        t = np.arange(made.process.num_timesteps)
+        guided = np.asarray(jax.jit(lambda made, t: scales[-1](made.network_t(t)))(made.process, t)) > 0
+        assert t[guided].tolist() == list(range(100, 200) if made is experiment else range(10, 30))
 
 
 def test_a_data_set_with_other_classes_is_refused(tiny_config):
