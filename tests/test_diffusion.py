@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import fixed_denoise_fn
+from denoise_fns import fixed_denoise_fn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from conftest import exact_denoise_fn, fixed_denoise_fn
+from denoise_fns import exact_denoise_fn, fixed_denoise_fn
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import channelwise_denoise_fn
+from denoise_fns import channelwise_denoise_fn
 
 from ddpm_jax import diffusion, sampling
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import exact_denoise_fn
+from denoise_fns import exact_denoise_fn
 
 from ddpm_jax import diffusion, sampling
 from ddpm_jax.samplers import Sampler
