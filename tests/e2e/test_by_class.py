@@ -10,6 +10,7 @@ from ddpm_jax.runs import sample_files
 
 from .conftest import TINY
 
+pytestmark = pytest.mark.slow  # each needs the model that it trains
 BY_CLASS = (*TINY, "--config.model.num_classes=10")
 
 
@@ -21,7 +22,6 @@ def by_class(run, tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
 def test_samples_of_a_class_are_scored_by_it(run, by_class):
     asked = (f"--workdir={by_class}", "--labels=3,5", "--guidance=2", "--guidance_interval=2,8")
     said = run("evaluate.py", *asked, "--metrics=label_accuracy,bpd_fast", "--num_samples=4", "--num_images=3")
@@ -55,7 +55,6 @@ def test_the_weaker_network_is_of_the_same_run(by_class):
         model.sampling_with(guidance=1.0, guidance_weights="ema")
 
 
-@pytest.mark.slow
 def test_a_figure_is_of_the_classes_asked_for(run, by_class):
     run(
         "sample.py",

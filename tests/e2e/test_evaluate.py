@@ -107,6 +107,7 @@ def test_the_fast_estimate_from_every_timestep_is_the_bound(run, output, workdir
     assert "estimated from 10 timesteps an image" in said
 
 
+@pytest.mark.slow
 def test_seed_weights_and_images_make_other_numbers(run, output, workdir):
     totals = {read(workdir, f"bpd_{NAME}")["bits_per_dim"]["total"]["mean"]}
     names = ("step12_ema_test_7_seed1", "step12_raw_test_7_seed0", "step12_ema_test_9_seed0")

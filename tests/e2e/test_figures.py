@@ -111,6 +111,7 @@ def test_interpolate_writes_pairs_and_coarse_to_fine(figure, digits):
     assert np.abs(rows[0, 1].astype(int) - digits[3]).mean() > 5  # all is noise and drawn anew
 
 
+@pytest.mark.slow
 def test_interpolate_draws_its_sources_by_the_seed(figure, digits):
     pairs = []
     for seed in (0, 1):

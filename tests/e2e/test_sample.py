@@ -64,6 +64,7 @@ def test_seed_weights_and_step_make_other_images(run, trained, drawn, tmp_path):
         assert not np.array_equal(load(path), load(drawn))
 
 
+@pytest.mark.slow
 def test_samples_of_another_clip_are_other_samples(run, trained, tmp_path):
     """The file's name, what may be continued and what scores remember depend on it."""
     folder = shutil.copytree(trained, tmp_path / "run")

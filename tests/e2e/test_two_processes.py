@@ -53,6 +53,7 @@ def test_two_draw_the_images_of_one_also_where_only_the_first_has_the_folder(
     assert not (tmp_path / "not there").exists()
 
 
+@pytest.mark.slow
 def test_two_measure_the_scores_of_one(trained_by_two, run, run_processes, tmp_path):
     measuring = ("evaluate.py", "--metrics=bpd,bpd_fast,fd_classifier", "--num_images=7", "--num_samples=30")
     for name, command in (("one", run), ("two", lambda *arguments: run_processes(*arguments, devices=1))):
