@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
 TINY = (
@@ -43,18 +44,26 @@ def nothing_left_running(started):
 
 
 @pytest.fixture(scope="session")
-def start(tmp_path_factory, started):
+def shared(tmp_path_factory, worker_id):
+    """A folder that all workers of one pytest share."""
+    own = tmp_path_factory.getbasetemp()
+    return own if worker_id == "master" else own.parent
+
+
+@pytest.fixture(scope="session")
+def start(shared, started):
     """`start("train.py", *arguments, devices=1)` -> the running process; what was compiled is shared by all.
 
     A name that does not end in .py is that of a module.
     """
-    cache = tmp_path_factory.mktemp("compiled")
+    cache = shared / "compiled"
 
     def start(script, *arguments, devices=1):
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
             "JAX_NUM_CPU_DEVICES": str(devices),
             "JAX_COMPILATION_CACHE_DIR": str(cache),
+            "JAX_COMPILATION_CACHE_MAX_SIZE": str(2**33),  # with a bound JAX locks what it reads and writes
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "DDPM_JAX_CACHE": str(cache / "ours"),
             "PYTHONUNBUFFERED": "1",
@@ -119,9 +128,11 @@ def finished(process, code=0):
 
 
 @pytest.fixture(scope="session")
-def trained(run, tmp_path_factory):
+def trained(run, shared):
     """A work folder that was trained without a stop; do not write into it."""
-    folder = tmp_path_factory.mktemp("runs") / "trained"
-    output = run("train.py", *TINY, f"--workdir={folder}")
-    assert f"Finished at step 12, saved in {folder}/checkpoints" in output
+    folder = shared / "trained"
+    with FileLock(shared / "trained.lock"):
+        if not folder.exists():
+            output = run("train.py", *TINY, f"--workdir={folder}")
+            assert f"Finished at step 12, saved in {folder}/checkpoints" in output
     return folder
