@@ -207,6 +207,7 @@ def test_the_convolution_does_not_change_the_parameters_and_reaches_every_block(
         assert sorted(seen) == sorted(kernels)
 
 
+@pytest.mark.slow
 def test_remat_keeps_the_gradients():
     x, t = np.random.default_rng(1).standard_normal((2, 4, 4, 3), np.float32), np.array([0, 5])
     plain, remat = (small(ch_mult=(1,), remat=remat, **TRAINED) for remat in (False, True))

@@ -44,26 +44,18 @@ def nothing_left_running(started):
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory, worker_id):
-    """A folder that all workers of one pytest share."""
-    own = tmp_path_factory.getbasetemp()
-    return own if worker_id == "master" else own.parent
-
-
-@pytest.fixture(scope="session")
-def start(shared, started):
-    """`start("train.py", *arguments, devices=1)` -> the running process; what was compiled is shared by all.
+def start(tmp_path_factory, started):
+    """`start("train.py", *arguments, devices=1)` -> the running process; what was compiled is kept for the next.
 
     A name that does not end in .py is that of a module.
     """
-    cache = shared / "compiled"
+    cache = tmp_path_factory.mktemp("compiled")
 
     def start(script, *arguments, devices=1):
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
             "JAX_NUM_CPU_DEVICES": str(devices),
             "JAX_COMPILATION_CACHE_DIR": str(cache),
-            "JAX_COMPILATION_CACHE_MAX_SIZE": str(2**33),  # with a bound JAX locks what it reads and writes
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "DDPM_JAX_CACHE": str(cache / "ours"),
             "PYTHONUNBUFFERED": "1",
@@ -128,10 +120,11 @@ def finished(process, code=0):
 
 
 @pytest.fixture(scope="session")
-def trained(run, shared):
-    """A work folder that was trained without a stop; do not write into it."""
-    folder = shared / "trained"
-    with FileLock(shared / "trained.lock"):
+def trained(run, tmp_path_factory, worker_id):
+    """A work folder that was trained without a stop, the same for all workers; do not write into it."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own if worker_id == "master" else own.parent) / "trained"
+    with FileLock(f"{folder}.lock"):
         if not folder.exists():
             output = run("train.py", *TINY, f"--workdir={folder}")
             assert f"Finished at step 12, saved in {folder}/checkpoints" in output

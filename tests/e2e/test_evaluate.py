@@ -98,6 +98,7 @@ def test_batch_size_and_devices_do_not_matter(run, output, workdir, trained, tmp
         assert_same(read(workdir, table), read(tmp_path / "run", table))
 
 
+@pytest.mark.slow
 def test_the_fast_estimate_from_every_timestep_is_the_bound(run, output, workdir):
     arguments = (f"--workdir={workdir}", "--metrics=bpd_fast", "--num_images=7", "--batch_size=4")
     said = run("evaluate.py", *arguments)  # by default 20 timesteps, or all where there are fewer

@@ -83,6 +83,7 @@ def test_progressive_writes_a_strip_and_an_animation(figure, own, devices):
         assert np.asarray(animation).std() > 10  # not blank
 
 
+@pytest.mark.slow
 def test_shared_latents_writes_a_row_for_each_t(figure, own):
     path, _ = figure("shared_latents", "--num_samples=3")
     title, left = f"Images that share x_t: trained, {SETTINGS}", ["t = 10", "t = 8", "t = 5", "t = 2"]
@@ -125,6 +126,7 @@ def test_interpolate_draws_its_sources_by_the_seed(figure, digits):
     assert all(image.tobytes() in known for image in np.concatenate(pairs).reshape(-1, 8, 8))
 
 
+@pytest.mark.slow
 def test_neighbours_are_the_nearest_digits(run, trained, tmp_path, digits):
     """In a copy of the work folder, as the samples are written there."""
     folder = shutil.copytree(trained, tmp_path / "run")

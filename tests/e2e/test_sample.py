@@ -57,6 +57,7 @@ def test_an_image_depends_on_seed_and_index_alone(run, trained, drawn, tmp_path,
     assert_same_images(load(path), load(drawn))
 
 
+@pytest.mark.slow
 def test_seed_weights_and_step_make_other_images(run, trained, drawn, tmp_path):
     for i, choice in enumerate(("--seed=1", "--noema", "--step=4")):
         path = tmp_path / f"{i}.npz"

@@ -41,6 +41,7 @@ def test_grids_scores_and_checkpoints_are_made_each_time(trained_by_two, trained
     assert reports == pytest.approx(losses(trained), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_two_draw_the_images_of_one_also_where_only_the_first_has_the_folder(
     trained_by_two, run, run_processes, tmp_path
 ):
