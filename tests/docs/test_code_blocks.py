@@ -26,6 +26,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMAND = re.compile(r"\bddpm-(train|sample|evaluate|schedule|paper|doctor|data)\b([^#]*)")
 TINY = {
     r"\bnum_timesteps = 1000": "num_timesteps = 10",
+    r'"linear", 1000': '"linear", 10',
     r"num_steps, batch_size = 1200, 64": "num_steps, batch_size = 2, 4",
     r"digits\.get_config\(\)": "tiny_config()",
     r"config\.train\.num_steps = 2000": "config.train.num_steps = 2",
