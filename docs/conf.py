@@ -1,5 +1,6 @@
 """The site: make docs. Pages are Markdown (MyST), the reference comes from the docstrings."""
 
+import inspect
 import re
 
 import ddpm_jax
@@ -28,6 +29,7 @@ html_theme_options = {
     "footer_end": [],
 }
 
+highlight_language = "text"  # of blocks that do not say what they are: commands, lists, formulas
 default_role = "code"  # docstrings write `name` in single backticks
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
@@ -38,10 +40,13 @@ napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
 napoleon_preprocess_types = False
+napoleon_attr_annotations = False
 
 
 def _as_rst(app, what, name, obj, options, lines):
     """Makes reStructuredText of a docstring: `|` is no markup, and lists of files and formulas keep their layout."""
+    if what == "property":  # of which Napoleon takes what stands before a colon for the type
+        lines[:] = inspect.cleandoc(obj.__doc__ or "").splitlines()
     lines[:] = [re.sub(r"(`[^`]*`)|\|", lambda found: found[1] or r"\|", line) for line in lines]
     kept: list[str] = []
     literal, before = False, ""
@@ -66,7 +71,13 @@ def _link_within_the_site(app, docname, source):
         source[0] = source[0].replace("../benchmarks/results/README.md", "benchmarks.md")
 
 
+def _skip(app, what, name, obj, skip, options):
+    """Leaves out the fields of named tuples, which the text of the class describes."""
+    return True if type(obj).__name__ == "_tuplegetter" else None
+
+
 def setup(app):
     """Connects what changes docstrings and pages."""
     app.connect("autodoc-process-docstring", _as_rst)
+    app.connect("autodoc-skip-member", _skip)
     app.connect("source-read", _link_within_the_site)

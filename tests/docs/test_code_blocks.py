@@ -83,6 +83,7 @@ def tiny(tmp_path_factory):
         np.savez("theirs.npz", np.zeros((4, 8, 8, 1), np.uint8))
         yield
     jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()  # of what was compiled so
 
 
 def given():
