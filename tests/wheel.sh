@@ -26,7 +26,7 @@ PATH=$work/venv/bin:$PATH
 unset PYTHONPATH
 export JAX_PLATFORMS=cpu DDPM_JAX_CACHE="$work/cache"
 
-for command in train sample evaluate paper doctor data; do
+for command in train sample evaluate paper doctor data convert; do
     run "ddpm-$command" --help
     expect "ddpm-$command" "ddpm-$command --help"
 done
