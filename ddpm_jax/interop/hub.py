@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from ddpm_jax.runtime.foreign_files import cause
+
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -31,7 +33,12 @@ def fetch(name: str) -> Path:
         ) from error
     for kind in ("safetensors", "bin"):
         patterns = ["*config.json", f"*diffusion_pytorch_model.{kind}"]
-        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns))
+        try:
+            folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns))
+        except OSError as error:
+            raise OSError(
+                f"{name!r} is no folder here, and the Hugging Face hub gave no such model: {cause(error)}."
+            ) from error
         if any(folder.rglob(f"*.{kind}")):
             break
     return folder
