@@ -136,11 +136,13 @@ def read_pipeline(folder: str | os.PathLike) -> Pipeline:
         The settings that it has, to be laid over those of a config, and the parameters.
 
     Raises:
-        FileNotFoundError: if a file is missing.
+        FileNotFoundError: if the folder or a file is missing.
         ValueError: if a file is damaged, or the network or the scheduler has a setting that ours does not have, which
             the message names.
     """
     folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no folder {folder}.")
     of_unet = folder / "unet" if (folder / "unet").is_dir() else folder
     of_scheduler = folder / "scheduler" if (folder / "scheduler").is_dir() else folder
     refusal = "is no config of a UNet2DModel that can be converted"
