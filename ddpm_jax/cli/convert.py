@@ -6,10 +6,11 @@
     ddpm-convert --workdir=runs/digits --to=safetensors --out=digits.safetensors
 
 --from is a folder with a UNet2DModel and its scheduler, laid out as the published google/ddpm-cifar10-32, or its name
-at the Hugging Face hub, which is downloaded; a checkpoint of the official TensorFlow release; or a .safetensors file
-that --to=safetensors wrote. The work folder serves ddpm-sample, ddpm-evaluate and ddpm-train at once. --config says
-what --from does not: the data and how to train. What cannot be expressed is refused by name. A pipeline folder is
-loaded by DDPMPipeline.from_pretrained and DDIMPipeline.from_pretrained.
+at the Hugging Face hub, which is downloaded; a checkpoint of the official TensorFlow release; a .pth checkpoint of
+score_sde's network ddpm; or a .safetensors file that --to=safetensors wrote. The work folder serves ddpm-sample,
+ddpm-evaluate and ddpm-train at once. --config says what --from does not: the data, how to train, and of checkpoints the
+network. What cannot be expressed is refused by name. A pipeline folder is loaded by DDPMPipeline.from_pretrained and
+DDIMPipeline.from_pretrained.
 """
 
 import shlex
@@ -61,6 +62,8 @@ def _read(values: flags.FlagValues, source: str) -> None:
         read = conversion.from_safetensors
     elif tf1.is_checkpoint(source):
         read = conversion.from_tf1
+    elif source.endswith(".pth"):
+        read = conversion.from_score_sde
     else:
         read = conversion.from_diffusers
     try:

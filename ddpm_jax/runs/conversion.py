@@ -11,7 +11,7 @@ import ml_collections
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ddpm_jax import timesteps
-from ddpm_jax.interop import diffusers, fitting, hub, safetensors_file, tf1
+from ddpm_jax.interop import diffusers, fitting, hub, safetensors_file, score_sde, tf1
 from ddpm_jax.runs import checkpoint, config, defaults, trainer, workdir
 from ddpm_jax.runs.experiment import Experiment, make_experiment
 from ddpm_jax.runs.trained_model import TrainedModel
@@ -106,6 +106,23 @@ def from_tf1(
     averages = tf1.params_from_tf(read.averages) if read.averages else None
     step = read.step or 0 if step is None else step
     write_run(directory, settings, tf1.params_from_tf(read.variables), ema_params=averages, step=step)
+
+
+def from_score_sde(
+    path: str | os.PathLike,
+    directory: str | os.PathLike,
+    *,
+    settings: ml_collections.ConfigDict | None = None,
+    step: int = 0,
+) -> None:
+    """Makes a work folder of a checkpoint of score_sde's network `ddpm`; arguments and errors as of `from_tf1`.
+
+    The weights are taken for those of the paper's process in discrete steps; see `interop.score_sde`.
+    """
+    if settings is None:
+        raise ValueError(f"{os.fspath(path)} does not say of which network its weights are: name it with --config=...")
+    read = score_sde.read_checkpoint(path, make_experiment(settings).abstract_params())
+    write_run(directory, settings, read.params, ema_params=read.ema_params, step=step)
 
 
 def write_run(
