@@ -4,6 +4,7 @@ defaults.py       every setting, with its default
 config.py         checks of settings, what may change while a run goes on, JSON
 experiment.py     the process, the network and the image shape that settings describe
 trainer.py        the loop: `train`
+initial_weights.py    of another run, that a new one starts from
 checkpoint.py     the state on disk, by Orbax
 checksums.py      of its files, so that damage is noticed
 metric_log.py     terminal, metrics.jsonl, TensorBoard

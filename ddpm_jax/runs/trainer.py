@@ -18,7 +18,7 @@ import optax
 
 from ddpm_jax import data, images, parallel, sampling, timesteps, training
 from ddpm_jax.ops import convolution
-from ddpm_jax.runs import checkpoint, config, dry_run, sample_files, workdir
+from ddpm_jax.runs import checkpoint, config, dry_run, initial_weights, sample_files, workdir
 from ddpm_jax.runs.experiment import Experiment, make_experiment
 from ddpm_jax.runs.metric_log import MetricLog
 from ddpm_jax.runs.trained_model import TrainedModel, average_name
@@ -40,6 +40,7 @@ def train(
     directory: Path,
     *,
     prepare_evaluation: Callable[[Experiment], EvaluateFn] | None = None,
+    init_from: initial_weights.Origin | None = None,
 ) -> Outcome:
     """Trains to the end, or until some process is asked to stop; continues the run that the folder holds.
 
@@ -50,6 +51,7 @@ def train(
         directory: the work folder.
         prepare_evaluation: called once before training begins, so that all that can go wrong does so early; its result
             is called every `train.eval_every` steps. `evaluation.prepare` measures `train.eval_metrics`.
+        init_from: the run whose weights a new one starts from; None: it starts from scratch.
 
     Raises:
         ValueError: if the settings, the work folder or the data are wrong, or a process has others than process 0.
@@ -57,16 +59,17 @@ def train(
         training.NonFiniteError: if the loss or the gradient norm of a step is not finite.
     """
     directory = Path(directory)
-    parallel.check_same(lambda: program.facts() | config.facts(settings))
+    parallel.check_same(lambda: program.facts() | config.facts(settings) | (init_from.facts() if init_from else {}))
     experiment = parallel.raise_on_all(lambda: checked_experiment(settings))
+    initial = initial_weights.read(experiment, directory, init_from)
     source = parallel.raise_on_all(experiment.load_data)
     parallel.check_same(source.fingerprint)
     optimizer, train_step = make_step(experiment)
     events = _periodic_events(experiment, directory, prepare_evaluation)
     with StopRequest() as stop, contextlib.ExitStack() as stack:
-        checkpoints = parallel.raise_on_all(lambda: _open_checkpoints(settings, directory, stack, source))
+        checkpoints = parallel.raise_on_all(lambda: _open_checkpoints(settings, directory, stack, source, initial))
         print(f"{len(source)} images of {experiment.image_shape}, {parallel.describe()}, folder {directory.absolute()}")
-        state, start = _first_state(experiment, optimizer, checkpoints)
+        state, start = initial_weights.first_state(make_init(experiment, optimizer), checkpoints, initial)
         train_steps = stack.enter_context(
             profiling.Traced(
                 parallel.pmap_train_steps(train_step), steps=profiling.parse(settings.train.profile),
@@ -159,7 +162,9 @@ def lower(experiment: Experiment) -> jax.stages.Lowered:
     return parallel.lower_train_steps(train_step, state, abstract_batch(experiment))
 
 
-def report(settings: ml_collections.ConfigDict, directory: Path) -> None:
+def report(
+    settings: ml_collections.ConfigDict, directory: Path, *, init_from: initial_weights.Origin | None = None
+) -> None:
     """Prints what the run would be and need, and writes nothing.
 
     Raises:
@@ -168,6 +173,7 @@ def report(settings: ml_collections.ConfigDict, directory: Path) -> None:
     """
     experiment = parallel.raise_on_all(lambda: checked_experiment(settings))
     parallel.agree(lambda: workdir.check(directory, settings))
+    initial_weights.read(experiment, directory, init_from)
     dry_run.report(experiment, lower(experiment))
 
 
@@ -197,30 +203,19 @@ def _next_end(settings: ml_collections.ConfigDict, step: int) -> int:
 
 
 def _open_checkpoints(
-    settings: ml_collections.ConfigDict, directory: Path, stack: contextlib.ExitStack, source: data.Source
-) -> checkpoint.Checkpoints | None:
+    settings: ml_collections.ConfigDict, directory: Path, stack: contextlib.ExitStack, source: data.Source,
+    initial: initial_weights.InitialWeights | None,
+) -> checkpoint.Checkpoints | None:  # fmt: skip
     """Takes the work folder for this run alone, until `stack` is closed; None on all processes but 0."""
     if not parallel.is_primary():
         return None
     stack.enter_context(workdir.locked(directory))
     workdir.write_config(directory, settings, fingerprint=source.fingerprint())
+    initial_weights.write(directory, initial)
     checkpoints = checkpoint.Checkpoints(
         directory / workdir.CHECKPOINTS, keep=settings.train.keep, keep_period=settings.train.keep_period
     )
     return stack.enter_context(contextlib.closing(checkpoints))
-
-
-def _first_state(
-    experiment: Experiment, optimizer: optax.GradientTransformation, checkpoints: checkpoint.Checkpoints | None
-) -> tuple[training.TrainState, int]:
-    """Restores the newest checkpoint of process 0, or starts afresh; returns the state, replicated, and its step."""
-    init_fn = make_init(experiment, optimizer)
-    like = checkpoint.abstract(jax.eval_shape(init_fn), parallel.replicated())
-    restored = parallel.raise_on_all(lambda: checkpoints and checkpoints.restore(like))
-    state = parallel.replicate(parallel.broadcast(restored or init_fn()))
-    start = int(state.step)
-    print(f"Continuing from step {start} in {checkpoints.directory}." if restored else "Starting from scratch.")
-    return state, start
 
 
 def _open_log(settings: ml_collections.ConfigDict, directory: Path, start: int) -> MetricLog:
