@@ -174,7 +174,7 @@ def report(
     experiment = parallel.raise_on_all(lambda: checked_experiment(settings))
     parallel.agree(lambda: workdir.check(directory, settings))
     initial_weights.read(experiment, directory, init_from)
-    dry_run.report(experiment, lower(experiment))
+    dry_run.report(experiment, lower(experiment), lambda other: lower(checked_experiment(other)))
 
 
 def dispatches(
