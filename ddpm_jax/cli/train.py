@@ -2,7 +2,8 @@
 
 ddpm-train --config=cifar10 --workdir=runs/cifar10 [--config.optim.lr=1e-4 ...] [--init_from=runs/other]
 
---config takes the name of an experiment that comes with the package, or the path of a file with `get_config`.
+--config takes the name of an experiment that comes with the package, or the path of a file with `get_config`, and
+perhaps with `get_network` and `open_data`: see docs/own_data_and_network.md.
 """
 
 import sys
@@ -13,7 +14,7 @@ from ml_collections import config_flags
 
 from ddpm_jax import evaluation, parallel, training
 from ddpm_jax.cli import app
-from ddpm_jax.runs import initial_weights, trainer, workdir
+from ddpm_jax.runs import initial_weights, own, trainer, workdir
 from ddpm_jax.runtime import compilation_cache, files
 
 _OPEN_FILES = 128  # at a time, most of them while a checkpoint is written: 45 have been counted
@@ -40,14 +41,16 @@ def _define_flags() -> None:
 def _train(values: flags.FlagValues) -> int:
     directory = app.folder(values.workdir)
     init_from = _origin(values)
+    file = config_flags.get_config_filename(values["config"]).split(":")[0]  # what follows is for its get_config
+    given = own.from_file(file, values.config)
     if values.dry_run:
-        trainer.report(values.config, directory, init_from=init_from)
+        trainer.report(values.config, directory, init_from=init_from, own=given)
         return 0
     parallel.raise_on_all(lambda: files.allow_open(_OPEN_FILES))
     compilation_cache.enable()
     try:
         return trainer.train(
-            values.config, directory, prepare_evaluation=evaluation.prepare, init_from=init_from
+            values.config, directory, prepare_evaluation=evaluation.prepare, init_from=init_from, own=given
         ).exit_code
     except training.NonFiniteError as error:
         kept = sorted((directory / workdir.CHECKPOINTS).glob("[0-9]*"), key=lambda path: int(path.name))

@@ -3,6 +3,7 @@
 defaults.py       every setting, with its default
 config.py         checks of settings, what may change while a run goes on, JSON
 experiment.py     the process, the network and the image shape that settings describe
+own.py            a data set and a network of one's own
 trainer.py        the loop: `train`
 initial_weights.py    of another run, that a new one starts from
 checkpoint.py     the state on disk, by Orbax
@@ -17,7 +18,8 @@ sample_files.py   samples on disk, and what identifies them
 resumable.py      an array that is filled batch by batch and continued after a stop
 """
 
+from ddpm_jax.runs.own import Own
 from ddpm_jax.runs.trained_model import TrainedModel, load
 from ddpm_jax.runs.trainer import train
 
-__all__ = ["TrainedModel", "load", "train"]
+__all__ = ["Own", "TrainedModel", "load", "train"]

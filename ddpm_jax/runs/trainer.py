@@ -16,11 +16,12 @@ import ml_collections
 import numpy as np
 import optax
 
-from ddpm_jax import data, images, parallel, sampling, timesteps, training
+from ddpm_jax import data, images, parallel, sampling, timesteps, training, unet
 from ddpm_jax.ops import convolution
 from ddpm_jax.runs import checkpoint, config, dry_run, initial_weights, sample_files, workdir
 from ddpm_jax.runs.experiment import Experiment, make_experiment
 from ddpm_jax.runs.metric_log import MetricLog
+from ddpm_jax.runs.own import Own
 from ddpm_jax.runs.trained_model import TrainedModel, average_name
 from ddpm_jax.runtime import profiling, program
 from ddpm_jax.runtime.signals import Stopped, StopRequest
@@ -41,6 +42,7 @@ def train(
     *,
     prepare_evaluation: Callable[[Experiment], EvaluateFn] | None = None,
     init_from: initial_weights.Origin | None = None,
+    own: Own | None = None,
 ) -> Outcome:
     """Trains to the end, or until some process is asked to stop; continues the run that the folder holds.
 
@@ -52,6 +54,7 @@ def train(
         prepare_evaluation: called once before training begins, so that all that can go wrong does so early; its result
             is called every `train.eval_every` steps. `evaluation.prepare` measures `train.eval_metrics`.
         init_from: the run whose weights a new one starts from; None: it starts from scratch.
+        own: the network and the data that take the place of those of the settings.
 
     Raises:
         ValueError: if the settings, the work folder or the data are wrong, or a process has others than process 0.
@@ -59,8 +62,9 @@ def train(
         training.NonFiniteError: if the loss or the gradient norm of a step is not finite.
     """
     directory = Path(directory)
-    parallel.check_same(lambda: program.facts() | config.facts(settings) | (init_from.facts() if init_from else {}))
-    experiment = parallel.raise_on_all(lambda: checked_experiment(settings))
+    given = [facts for each in (init_from, own) if each for facts in each.facts().items()]
+    parallel.check_same(lambda: program.facts() | config.facts(settings) | dict(given))
+    experiment = parallel.raise_on_all(lambda: checked_experiment(settings, own))
     initial = initial_weights.read(experiment, directory, init_from)
     source = parallel.raise_on_all(experiment.load_data)
     parallel.check_same(source.fingerprint)
@@ -97,7 +101,7 @@ def train(
     return Outcome(step, code)
 
 
-def checked_experiment(settings: ml_collections.ConfigDict) -> Experiment:
+def checked_experiment(settings: ml_collections.ConfigDict, own: Own | None = None) -> Experiment:
     """Builds the experiment that the settings describe.
 
     Raises:
@@ -107,17 +111,19 @@ def checked_experiment(settings: ml_collections.ConfigDict) -> Experiment:
     parallel.check_batch_size(
         "train.batch_size", settings.train.batch_size, microbatches=settings.train.microbatches
     )  # fmt: skip
-    return make_experiment(settings)
+    return make_experiment(settings, own)
 
 
 def make_step(experiment: Experiment) -> tuple[optax.GradientTransformation, Callable]:
     """Makes the optimizer, and the train step `(state, batch) -> state, metrics` of one device."""
     settings = experiment.config
-    optim = settings.optim
+    optim, model = settings.optim, experiment.model
+    if isinstance(model, unet.UNet):
+        model = model.clone(conv=convolution.conv_for_training)
     optimizer = training.make_optimizer(lr=optim.lr, warmup_steps=optim.warmup_steps, clip_norm=optim.clip_norm)
     return optimizer, functools.partial(
         training.train_step, rng=_run_key(experiment), process=experiment.process,
-        model=experiment.model.clone(conv=convolution.conv_for_training), optimizer=optimizer,
+        model=model, optimizer=optimizer,
         loss_type=settings.diffusion.loss_type, ema_decay=optim.ema_decay, ema_warmup=optim.ema_warmup,
         flip=settings.data.flip, microbatches=settings.train.microbatches, axis_name=parallel.AXIS,
         timestep_sampler=_timestep_sampler(experiment), loss_weighting=settings.diffusion.loss_weighting,
@@ -163,7 +169,11 @@ def lower(experiment: Experiment) -> jax.stages.Lowered:
 
 
 def report(
-    settings: ml_collections.ConfigDict, directory: Path, *, init_from: initial_weights.Origin | None = None
+    settings: ml_collections.ConfigDict,
+    directory: Path,
+    *,
+    init_from: initial_weights.Origin | None = None,
+    own: Own | None = None,
 ) -> None:
     """Prints what the run would be and need, and writes nothing.
 
@@ -171,10 +181,10 @@ def report(
         ValueError: as a run would: of the work folder at once, of the data after all else has been said.
         FileNotFoundError: if there is no data, likewise.
     """
-    experiment = parallel.raise_on_all(lambda: checked_experiment(settings))
+    experiment = parallel.raise_on_all(lambda: checked_experiment(settings, own))
     parallel.agree(lambda: workdir.check(directory, settings))
     initial_weights.read(experiment, directory, init_from)
-    dry_run.report(experiment, lower(experiment), lambda other: lower(checked_experiment(other)))
+    dry_run.report(experiment, lower(experiment), lambda other: lower(checked_experiment(other, own)))
 
 
 def dispatches(

@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import runpy
 import shlex
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from ddpm_jax import unet
 from ddpm_jax.cli import app
 from ddpm_jax.configs import digits
 from ddpm_jax.diffusion import make_process
+from ddpm_jax.runs.own import from_file
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -109,6 +111,22 @@ def test_the_python_blocks_of_a_page_run_one_after_another(page):
                 code = re.sub(pattern, tiny, code)
             exec(compile(code, f"{page.name}, block {i + 1}", "exec"), names)
     plt.close("all")
+
+
+def test_a_config_file_with_a_network_and_data_trains_and_is_measured(tmp_path):
+    (code,) = (code for code in blocks(ROOT / "docs/own_data_and_network.md", "python") if "def get_network" in code)
+    path = tmp_path / "mine.py"
+    path.write_text(code)
+    config = runpy.run_path(str(path))["get_config"]()
+    config.diffusion.num_timesteps = 10
+    config.train.update(num_steps=2, batch_size=4, checkpoint_every=2, steps_per_dispatch=1)
+    own = from_file(str(path), config)
+    ddpm_jax.train(config, tmp_path / "run", own=own)
+    with pytest.raises(ValueError, match="another network than .* give it by own=, or --own="):
+        ddpm_jax.load(tmp_path / "run")
+    model = ddpm_jax.load(tmp_path / "run", own=own)
+    (score,) = ddpm_jax.evaluate(model, ["bpd"], split="test", num_images=4)
+    assert score.value > 0.0
 
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
