@@ -3,12 +3,14 @@
 defaults.py       every setting, with its default
 config.py         checks of settings, what may change while a run goes on, JSON
 experiment.py     the process, the network and the image shape that settings describe
-own.py            a data set and a network of one's own
+own.py            a data set, a network and a log of one's own
 trainer.py        the loop: `train`
 initial_weights.py    of another run, that a new one starts from
 checkpoint.py     the state on disk, by Orbax
 checksums.py      of its files, so that damage is noticed
-metric_log.py     terminal, metrics.jsonl, TensorBoard
+metric_log.py     what is logged, and the lines on the terminal
+writers.py        where the log goes: metrics.jsonl, TensorBoard, others
+periodic.py       grids of samples and scores while training
 dry_run.py        memory and work of a run, without running it
 fitting.py        which batch or width would fit
 workdir.py        the work folder: its names, its lock, its config

@@ -1,12 +1,15 @@
-"""A data set and a network of one's own, from Python or from the file of one's own experiment.
+"""A data set, a network and a log of one's own, from Python or from the file of one's own experiment.
 
-They are code, so the work folder holds neither: whoever loads the model gives them again.
+They are code, so the work folder holds none of them: whoever loads the model gives them again.
 """
 
 import dataclasses
+import functools
 import inspect
+import re
 import runpy
 from collections.abc import Callable
+from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -14,40 +17,46 @@ import jax.numpy as jnp
 import ml_collections
 
 from ddpm_jax import data
+from ddpm_jax.runs.writers import Writer
 
 
 @dataclasses.dataclass(frozen=True)
 class Own:
-    """What takes the place of the data set and of the U-Net that a config describes; None: nothing does.
+    """What takes the place of the U-Net and of the data set that a config describes, and a further log; all optional.
 
     Attributes:
         network: a Flax module `(x, t, labels) -> output`: x_t [B, H, W, C], t [B] as for the U-Net, labels [B] int32,
             -1 where no class is said, or None for a model without classes. The output is [B, H, W, C], or 2 C channels
             where the variance is learned. If it takes `train`, it is told whether it is trained.
         open_data: opens a split, as 'train': see `data.from_sequence`.
+        open_writer: opens one more place that the log of training goes to, on process 0, given the work folder and the
+            steps made before: see `writers.Writer`.
     """
 
     network: nn.Module | None = None
     open_data: Callable[[str], data.Source] | None = None
+    open_writer: Callable[[Path, int], Writer] | None = None
 
     def facts(self) -> dict[str, str]:
         """Returns what all processes of a run must have in common, by names for people."""
-        return {"network of one's own": repr(self.network), "data of one's own": str(self.open_data is not None)}
+        network = re.sub(r" at 0x[0-9a-f]+", "", repr(self.network))  # of functions; of each process another
+        return {"network of one's own": network, "data of one's own": str(self.open_data is not None)}
 
 
 def from_file(path: str, settings: ml_collections.ConfigDict) -> Own:
     """Takes what the file of an experiment defines beside `get_config`, after running it.
 
     Args:
-        path: of a Python file, in which `get_network(config)` returns a network and `open_data(config, split)` a
-            source, if it has them.
-        settings: given to both.
+        path: of a Python file, in which `get_network(config)` returns a network, `open_data(config, split)` a source
+            and `open_writer(config, workdir, start_step)` a writer, if it has them.
+        settings: given to all three.
     """
     names = runpy.run_path(path)
-    get_network, open_data = names.get("get_network"), names.get("open_data")
+    get_network, open_data, open_writer = (names.get(name) for name in ("get_network", "open_data", "open_writer"))
     return Own(
         network=get_network(settings) if get_network else None,
-        open_data=(lambda split: open_data(settings, split)) if open_data else None,
+        open_data=functools.partial(open_data, settings) if open_data else None,
+        open_writer=functools.partial(open_writer, settings) if open_writer else None,
     )
 
 

@@ -16,17 +16,15 @@ import ml_collections
 import numpy as np
 import optax
 
-from ddpm_jax import data, images, parallel, sampling, timesteps, training, unet
+from ddpm_jax import data, parallel, sampling, timesteps, training, unet
 from ddpm_jax.ops import convolution
-from ddpm_jax.runs import checkpoint, config, dry_run, initial_weights, sample_files, workdir
+from ddpm_jax.runs import checkpoint, config, dry_run, initial_weights, periodic, workdir
 from ddpm_jax.runs.experiment import Experiment, make_experiment
 from ddpm_jax.runs.metric_log import MetricLog
 from ddpm_jax.runs.own import Own
-from ddpm_jax.runs.trained_model import TrainedModel, average_name
+from ddpm_jax.runs.writers import JsonLines, TensorBoard
 from ddpm_jax.runtime import profiling, program
 from ddpm_jax.runtime.signals import Stopped, StopRequest
-
-EvaluateFn = Callable[[TrainedModel], dict[str, float]]  # the model so far -> scores by name
 
 
 class Outcome(NamedTuple):
@@ -40,7 +38,7 @@ def train(
     settings: ml_collections.ConfigDict,
     directory: Path,
     *,
-    prepare_evaluation: Callable[[Experiment], EvaluateFn] | None = None,
+    prepare_evaluation: Callable[[Experiment], periodic.EvaluateFn] | None = None,
     init_from: initial_weights.Origin | None = None,
     own: Own | None = None,
 ) -> Outcome:
@@ -54,7 +52,7 @@ def train(
         prepare_evaluation: called once before training begins, so that all that can go wrong does so early; its result
             is called every `train.eval_every` steps. `evaluation.prepare` measures `train.eval_metrics`.
         init_from: the run whose weights a new one starts from; None: it starts from scratch.
-        own: the network and the data that take the place of those of the settings.
+        own: the network and the data that take the place of those of the settings, and a further log.
 
     Raises:
         ValueError: if the settings, the work folder or the data are wrong, or a process has others than process 0.
@@ -69,7 +67,7 @@ def train(
     source = parallel.raise_on_all(experiment.load_data)
     parallel.check_same(source.fingerprint)
     optimizer, train_step = make_step(experiment)
-    events = _periodic_events(experiment, directory, prepare_evaluation)
+    events = periodic.events(experiment, directory, prepare_evaluation)
     with StopRequest() as stop, contextlib.ExitStack() as stack:
         checkpoints = parallel.raise_on_all(lambda: _open_checkpoints(settings, directory, stack, source, initial))
         print(f"{len(source)} images of {experiment.image_shape}, {parallel.describe()}, folder {directory.absolute()}")
@@ -81,7 +79,7 @@ def train(
                 directory=parallel.own_folder(directory / workdir.PROFILE),  # JAX names traces by the host
             )
         )  # fmt: skip
-        log = stack.enter_context(contextlib.closing(_open_log(settings, directory, start)))
+        log = stack.enter_context(contextlib.closing(_open_log(experiment, directory, start)))
         step, code, agreed_code = start, 0, 0
         for step, batch in dispatches(settings, source, start):
             code = int(agreed_code)  # of the dispatch before: this one keeps the devices busy while the host waits
@@ -228,10 +226,13 @@ def _open_checkpoints(
     return stack.enter_context(contextlib.closing(checkpoints))
 
 
-def _open_log(settings: ml_collections.ConfigDict, directory: Path, start: int) -> MetricLog:
+def _open_log(experiment: Experiment, directory: Path, start: int) -> MetricLog:
+    """Opens the log; process 0 alone writes it."""
+    settings, open_own = experiment.config, experiment.own.open_writer
+    open_writers = (JsonLines, TensorBoard, *([open_own] if open_own else [])) if parallel.is_primary() else ()
     return parallel.raise_on_all(
         lambda: MetricLog(
-            directory if parallel.is_primary() else None, start_step=start, num_steps=settings.train.num_steps,
+            [open_writer(directory, start) for open_writer in open_writers], num_steps=settings.train.num_steps,
             batch_size=settings.train.batch_size, log_every=settings.train.log_every,
             learning_rate=training.learning_rate_schedule(settings.optim.lr, settings.optim.warmup_steps),
         )
@@ -273,35 +274,3 @@ def _reporting_failed_saves(stop: StopRequest, on_failed_save: str) -> Iterator[
         print(f"{error} {then}; the checkpoints before it are as they were.", file=sys.stderr)
         if stopping:
             stop.request(1)
-
-
-def _periodic_events(
-    experiment: Experiment, directory: Path, prepare_evaluation: Callable[[Experiment], EvaluateFn] | None
-) -> list[tuple[int, Callable[[MetricLog, training.TrainState, int], None]]]:
-    """Returns how often grids and scores are due, in steps (0: never), and what makes them."""
-    settings, grid = experiment.config.train, experiment.config.sample
-
-    def draw_grid(_: MetricLog, state: training.TrainState, step: int) -> None:
-        pixels = sample_files.draw_in_memory(
-            experiment, state.ema_params, num_samples=grid.num_samples, batch_size=grid.batch_size, seed=grid.seed
-        )
-        path = directory / workdir.SAMPLES / f"step_{step:08d}.png"
-        model = TrainedModel(experiment, state.ema_params, step, average_name(experiment.config), directory)
-        title = sample_files.title(model, "Samples", seed=grid.seed)
-        parallel.agree(lambda: images.save_png(path, images.labelled_grid(pixels, title=title)))
-        print(f"Samples of step {step}: {path}")
-
-    if not settings.eval_every:
-        return [(settings.sample_every, draw_grid)]
-    if prepare_evaluation is None:
-        raise ValueError(
-            f"train.eval_every={settings.eval_every} asks for scores, but there is nothing to measure them with: pass "
-            "prepare_evaluation=ddpm_jax.evaluation.prepare, or set it to 0."
-        )
-    evaluate = prepare_evaluation(experiment)
-
-    def log_scores(log: MetricLog, state: training.TrainState, step: int) -> None:
-        model = TrainedModel(experiment, state.ema_params, step, average_name(experiment.config))
-        log.log(step, evaluate(model))
-
-    return [(settings.sample_every, draw_grid), (settings.eval_every, log_scores)]
