@@ -20,8 +20,9 @@ sample_files.py   samples on disk, and what identifies them
 resumable.py      an array that is filled batch by batch and continued after a stop
 """
 
+from ddpm_jax.runs.initial_weights import Origin
 from ddpm_jax.runs.own import Own
 from ddpm_jax.runs.trained_model import TrainedModel, load
 from ddpm_jax.runs.trainer import train
 
-__all__ = ["Own", "TrainedModel", "load", "train"]
+__all__ = ["Origin", "Own", "TrainedModel", "load", "train"]

@@ -6,6 +6,7 @@ folder may be gone.
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,14 +35,14 @@ class Origin:
         reinit: initialise anew what does not fit this network, and leave out what it does not have.
     """
 
-    folder: Path
+    folder: str | os.PathLike
     weights: str = ""
     step: int | None = None
     reinit: bool = False
 
     def facts(self) -> dict[str, Any]:
         """Returns what all processes of a run must have in common, by names for people."""
-        return {"--init_from": str(self.folder.absolute())} | {
+        return {"--init_from": str(Path(self.folder).absolute())} | {
             f"--init_{name}": getattr(self, name) for name in ("weights", "step", "reinit")
         }
 
@@ -66,7 +67,7 @@ def read(experiment: Experiment, directory: Path, origin: Origin | None) -> Init
     if origin is None or begun:
         return None
     step = recorded["step"] if recorded else origin.step
-    model = trained_model.load(origin.folder, step=step, weights=origin.weights or None)
+    model = trained_model.load(origin.folder, step=step, weights=origin.weights or None, own=experiment.own)
     if recorded and recorded["weights_sha256"] != model.fingerprint:
         raise ValueError(
             f"The weights of step {step} in {origin.folder} are no longer those that the run in {directory} began "
@@ -87,7 +88,7 @@ def read(experiment: Experiment, directory: Path, origin: Origin | None) -> Init
             "model and data that the other run has."
         )
     record = {
-        "folder": str(origin.folder.absolute()), "weights": model.weights, "step": model.step,
+        "folder": str(Path(origin.folder).absolute()), "weights": model.weights, "step": model.step,
         "weights_sha256": model.fingerprint, "asked": origin.facts(), "initialised anew": problems,
     }  # fmt: skip
     _describe(record, config.differences(model.experiment.config, experiment.config))
