@@ -27,14 +27,16 @@ def _define_flags() -> None:
     config_flags.DEFINE_config_file("config", help_string="The experiment: its name, or a file with get_config.")
     flags.DEFINE_string("workdir", None, "The folder for all that this run writes.")
     flags.DEFINE_bool("dry_run", False, "Say what the run would be and need (memory, data), and leave.")
+    flags.DEFINE_string("target", "", "With --dry_run: the TPU that it is for, such as v5e:2x4; needs no TPU.")
     flags.mark_flags_as_required(["config", "workdir"])
 
 
 def _train(values: flags.FlagValues) -> int:
     directory = app.folder(values.workdir)
     if values.dry_run:
-        trainer.report(values.config, directory)
-        return 0
+        return trainer.report(values.config, directory, target=values.target)
+    if values.target:
+        raise ValueError("--target says what to compile for, not what to run on: give --dry_run, too.")
     parallel.raise_on_all(lambda: files.allow_open(_OPEN_FILES))
     compilation_cache.enable()
     try:
