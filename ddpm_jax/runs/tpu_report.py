@@ -41,9 +41,9 @@ class DoesNotFit(NamedTuple):
 class Compiled(NamedTuple):
     """What a compiled program needs on each chip: of one pass through each of its loops."""
 
-    memory: int  # bytes
+    memory: int  # bytes, at the peak, of arguments and program too; the compiler's sum of temporaries is not it
     arguments: int
-    temporaries: int
+    program: int
     flops: float
     bytes_accessed: float  # of all operands and results, also of those that stay in the chip
     collectives: dict[str, list[int]]  # kind -> bytes of each
@@ -66,9 +66,8 @@ def compiled(lowered: jax.stages.Lowered) -> Compiled | DoesNotFit:
         return DoesNotFit(str(error).splitlines()[0], arguments, time.perf_counter() - begin)
     memory, work = program.memory_analysis(), program.cost_analysis()
     return Compiled(
-        memory=memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-        + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes,
-        arguments=memory.argument_size_in_bytes, temporaries=memory.temp_size_in_bytes,
+        memory=memory.peak_memory_in_bytes,
+        arguments=memory.argument_size_in_bytes, program=memory.generated_code_size_in_bytes,
         flops=work["flops"], bytes_accessed=work["bytes accessed"], collectives=collectives(program.as_text()),
         seconds=time.perf_counter() - begin,
     )  # fmt: skip
@@ -126,7 +125,7 @@ def _describe(needed: Compiled, chip: parallel.Chip) -> str:
     ]
     return (
         f"compiled in {needed.seconds:.0f} s. It fits: {size_of(needed.memory)} of {size_of(chip.memory)} on each "
-        f"chip, {size_of(needed.arguments)} of arguments and {size_of(needed.temporaries)} of temporaries among them.\n"
+        f"chip, {size_of(needed.arguments)} of arguments and {size_of(needed.program)} of program among them.\n"
         f"Work of a chip: {needed.flops:.3g} floating-point operations, {needed.bytes_accessed:.3g} bytes accessed. "
         f"Collectives: {', '.join(exchanged) or 'none'}."
     )
