@@ -14,6 +14,7 @@ _NOT_ON_A_TPU = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
     "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # else one process at a time, which no device here asks for
 }
 _FLAT = ("v5e", "v6e")  # slices of two directions, not three
 _LARGEST_HOST = 8  # chips of those in one machine, where there is only one
