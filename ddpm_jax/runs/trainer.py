@@ -18,7 +18,7 @@ import optax
 
 from ddpm_jax import data, images, parallel, sampling, timesteps, training
 from ddpm_jax.ops import convolution
-from ddpm_jax.runs import checkpoint, config, dry_run, sample_files, tpu_report, workdir
+from ddpm_jax.runs import checkpoint, config, sample_files, workdir
 from ddpm_jax.runs.experiment import Experiment, make_experiment
 from ddpm_jax.runs.metric_log import MetricLog
 from ddpm_jax.runs.trained_model import TrainedModel, average_name
@@ -160,34 +160,6 @@ def lower(experiment: Experiment, devices: Sequence[jax.Device] | None = None) -
     if devices is None:
         state = checkpoint.abstract(state, parallel.replicated())
     return parallel.lower_train_steps(train_step, state, abstract_batch(experiment), devices=devices)
-
-
-def report(settings: ml_collections.ConfigDict, directory: Path, *, target: str = "") -> int:
-    """Prints what the run would be and need, and writes nothing.
-
-    Args:
-        settings: of the experiment.
-        directory: the work folder.
-        target: a TPU that it is for, see `parallel.tpu_devices`; '': the devices that are here.
-
-    Returns:
-        The exit code: 1 where it does not fit on the target.
-
-    Raises:
-        ValueError: as a run would: of the work folder at once, of the data after all else has been said.
-        FileNotFoundError: if there is no data, likewise.
-    """
-    devices = parallel.tpu_devices(target) if target else None
-    experiment = parallel.raise_on_all(lambda: checked_experiment(settings, num_devices=devices and len(devices)))
-    parallel.agree(lambda: workdir.check(directory, settings))
-    if devices is None:
-        dry_run.report(experiment, lower(experiment))
-        return 0
-    programs = {
-        tpu_report.TRAIN_STEP: lambda: lower(experiment, devices),
-        tpu_report.SAMPLER: lambda: sample_files.lower_sample(experiment, devices),
-    }
-    return 0 if tpu_report.report(experiment, target, programs) else 1
 
 
 def dispatches(
