@@ -3,13 +3,14 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-order test-wheel bench lint format clean
+.PHONY: help demo test test-slow test-order test-wheel bench docs lint format clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 PARITY := $(VENV)/parity
 BENCH := $(VENV)/bench
+DOCS := $(VENV)/docs
 DEMO := runs/demo
 
 help:
@@ -19,6 +20,7 @@ help:
 	@echo 'make test-order SEQUENCES=100 of commands, kills and damage in any order: about an hour on 2 idle cores'
 	@echo 'make test-wheel installs the wheel in a clean environment, and runs every command'
 	@echo 'make bench      how fast it is beside PyTorch, which it installs: most of an hour on 2 idle cores'
+	@echo 'make docs       the documentation as a site, in build/docs; a broken link or docstring is an error'
 	@echo 'make lint       what CI checks of the style; make format mends most of it'
 	@echo 'make clean      remove $(VENV) and caches; runs/ stays'
 
@@ -46,6 +48,11 @@ test-wheel: $(INSTALLED)
 bench: $(BENCH)
 	$(BIN)/python -m benchmarks
 
+docs: export JAX_PLATFORMS = cpu
+docs: $(DOCS)
+	$(BIN)/python -m sphinx -q -E -W --keep-going -b html docs build/docs
+	@echo 'Read it: $(CURDIR)/build/docs/index.html'
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -68,4 +75,8 @@ $(PARITY): $(INSTALLED) requirements-parity.txt
 
 $(BENCH): $(INSTALLED) requirements-bench.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	@touch $@
+
+$(DOCS): $(INSTALLED) requirements-docs.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
 	@touch $@

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from benchmarks import report, timing
+from benchmarks import few_steps, report, timing
 from benchmarks.report import Measured, Ratio, Report
 
 
@@ -51,3 +51,18 @@ def test_contenders_come_in_turns_and_first_calls_do_not_count(monkeypatch):
     assert rounds.seconds == dict(a=[9.0, 17.0], b=[1.3, 2.1])
     assert timing.fastest(rounds.seconds, "ab") == "b"
     assert timing.ratio([2.0, 9.0, 4.0], [1.0, 3.0, 4.0]) == 2.0
+
+
+def test_the_fewest_steps_are_those_within_a_deviation_of_the_whole_chain():
+    results = {
+        "ancestral 1000": dict(calls=1000, distances=[2.0, 3.0, 4.0], images_per_s=[7.0, 8.0, 9.0]),
+        "ddim 1000": dict(calls=1000, distances=[3.0, 3.0, 3.0], images_per_s=[8.0, 8.0, 8.0]),
+        "ddim 10": dict(calls=10, distances=[3.0, 4.0, 5.0], images_per_s=[800.0, 800.0, 800.0]),
+        "heun 10": dict(calls=19, distances=[5.0, 5.0, 5.0], images_per_s=[400.0, 400.0, 400.0]),
+    }
+    text = few_steps.markdown({"results": results})
+    assert "| sampler | 1,000 | 10 |" in text
+    assert "| `ddim` | 3 ± 0, 8/s | 4 ± 1, 800/s |" in text
+    assert "| `heun` |  | 5 ± 0, 400/s |" in text
+    assert "is at most 4, that of ancestral 1,000" in text
+    assert "* `ddim`: 10\n* `heun`: none of these" in text
