@@ -6,13 +6,15 @@ ddpm-train --config=cifar10 --workdir=runs/cifar10 [--config.optim.lr=1e-4 ...]
 """
 
 import sys
+from pathlib import Path
 
+import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
 from ddpm_jax import evaluation, parallel, training
 from ddpm_jax.cli import app
-from ddpm_jax.runs import trainer, workdir
+from ddpm_jax.runs import dry_run, sample_files, tpu_report, trainer, workdir
 from ddpm_jax.runtime import compilation_cache, files
 
 _OPEN_FILES = 128  # at a time, most of them while a checkpoint is written: 45 have been counted
@@ -27,14 +29,16 @@ def _define_flags() -> None:
     config_flags.DEFINE_config_file("config", help_string="The experiment: its name, or a file with get_config.")
     flags.DEFINE_string("workdir", None, "The folder for all that this run writes.")
     flags.DEFINE_bool("dry_run", False, "Say what the run would be and need (memory, data), and leave.")
+    flags.DEFINE_string("target", "", "With --dry_run: the TPU that it is for, such as v5e:2x4; needs no TPU.")
     flags.mark_flags_as_required(["config", "workdir"])
 
 
 def _train(values: flags.FlagValues) -> int:
     directory = app.folder(values.workdir)
     if values.dry_run:
-        trainer.report(values.config, directory)
-        return 0
+        return _report(values.config, directory, values.target)
+    if values.target:
+        raise ValueError("--target says what to compile for, not what to run on: give --dry_run, too.")
     parallel.raise_on_all(lambda: files.allow_open(_OPEN_FILES))
     compilation_cache.enable()
     try:
@@ -45,3 +49,25 @@ def _train(values: flags.FlagValues) -> int:
             f"{error}. The last good checkpoint is {kept[-1] if kept else 'none: it came too early'}.", file=sys.stderr
         )
         return 1
+
+
+def _report(settings: ml_collections.ConfigDict, directory: Path, target: str) -> int:
+    """Prints what the run would be and need, and writes nothing; returns 1 where it does not fit on the target.
+
+    Raises:
+        ValueError: as a run would: of the work folder at once, of the data after all else has been said.
+        FileNotFoundError: if there is no data, likewise.
+    """
+    devices = parallel.tpu_devices(target) if target else None
+    experiment = parallel.raise_on_all(
+        lambda: trainer.checked_experiment(settings, num_devices=devices and len(devices))
+    )
+    parallel.agree(lambda: workdir.check(directory, settings))
+    if devices is None:
+        dry_run.report(experiment, trainer.lower(experiment))
+        return 0
+    programs = {
+        tpu_report.TRAIN_STEP: lambda: trainer.lower(experiment, devices),
+        tpu_report.SAMPLER: lambda: sample_files.lower_sample(experiment, devices),
+    }
+    return 0 if tpu_report.report(experiment, target, programs) else 1

@@ -8,6 +8,7 @@ checkpoint.py     the state on disk, by Orbax
 checksums.py      of its files, so that damage is noticed
 metric_log.py     terminal, metrics.jsonl, TensorBoard
 dry_run.py        memory and work of a run, without running it
+tpu_report.py     the same on a TPU that is not here
 workdir.py        the work folder: its names, its lock, its config
 trained_model.py  a trained model from a work folder: `load`
 posthoc.py        averages of any length, from those that checkpoints hold

@@ -7,7 +7,7 @@ import contextlib
 import functools
 import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ import optax
 
 from ddpm_jax import data, images, parallel, sampling, timesteps, training
 from ddpm_jax.ops import convolution
-from ddpm_jax.runs import checkpoint, config, dry_run, sample_files, workdir
+from ddpm_jax.runs import checkpoint, config, sample_files, workdir
 from ddpm_jax.runs.experiment import Experiment, make_experiment
 from ddpm_jax.runs.metric_log import MetricLog
 from ddpm_jax.runs.trained_model import TrainedModel, average_name
@@ -94,15 +94,16 @@ def train(
     return Outcome(step, code)
 
 
-def checked_experiment(settings: ml_collections.ConfigDict) -> Experiment:
-    """Builds the experiment that the settings describe.
+def checked_experiment(settings: ml_collections.ConfigDict, *, num_devices: int | None = None) -> Experiment:
+    """Builds the experiment that the settings describe, for so many devices; None: those of this run.
 
     Raises:
         ValueError: if they are wrong, or the batch does not fit the devices.
     """
     config.check(settings)
     parallel.check_batch_size(
-        "train.batch_size", settings.train.batch_size, microbatches=settings.train.microbatches
+        "train.batch_size", settings.train.batch_size, microbatches=settings.train.microbatches,
+        num_devices=num_devices,
     )  # fmt: skip
     return make_experiment(settings)
 
@@ -152,23 +153,13 @@ def abstract_batch(experiment: Experiment) -> data.Batch:
     )
 
 
-def lower(experiment: Experiment) -> jax.stages.Lowered:
-    """Lowers the program of a dispatch, from shapes alone."""
+def lower(experiment: Experiment, devices: Sequence[jax.Device] | None = None) -> jax.stages.Lowered:
+    """Lowers the program of a dispatch, from shapes alone; for devices of another machine, or those of this run."""
     optimizer, train_step = make_step(experiment)
-    state = checkpoint.abstract(jax.eval_shape(make_init(experiment, optimizer)), parallel.replicated())
-    return parallel.lower_train_steps(train_step, state, abstract_batch(experiment))
-
-
-def report(settings: ml_collections.ConfigDict, directory: Path) -> None:
-    """Prints what the run would be and need, and writes nothing.
-
-    Raises:
-        ValueError: as a run would: of the work folder at once, of the data after all else has been said.
-        FileNotFoundError: if there is no data, likewise.
-    """
-    experiment = parallel.raise_on_all(lambda: checked_experiment(settings))
-    parallel.agree(lambda: workdir.check(directory, settings))
-    dry_run.report(experiment, lower(experiment))
+    state = jax.eval_shape(make_init(experiment, optimizer))
+    if devices is None:
+        state = checkpoint.abstract(state, parallel.replicated())
+    return parallel.lower_train_steps(train_step, state, abstract_batch(experiment), devices=devices)
 
 
 def dispatches(
