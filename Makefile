@@ -16,7 +16,7 @@ DEMO := runs/demo
 help:
 	@echo 'make demo       train on handwritten digits and draw 100 of them: a few minutes on 2 cores'
 	@echo 'make test       the tests, but for the slow ones'
-	@echo 'make test-slow  the slow ones, some beside PyTorch, which it installs'
+	@echo 'make test-slow  the slow ones, some beside PyTorch or with the TPU compiler, which it installs'
 	@echo 'make test-order SEQUENCES=100 of commands, kills and damage in any order: about an hour on 2 idle cores'
 	@echo 'make test-wheel installs the wheel in a clean environment, and runs every command'
 	@echo 'make bench      how fast it is beside PyTorch, which it installs: most of an hour on 2 idle cores'

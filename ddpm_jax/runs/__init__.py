@@ -13,6 +13,7 @@ writers.py        where the log goes: metrics.jsonl, TensorBoard, others
 periodic.py       grids of samples and scores while training
 dry_run.py        memory and work of a run, without running it
 fitting.py        which batch or width would fit
+tpu_report.py     the same on a TPU that is not here
 workdir.py        the work folder: its names, its lock, its config
 trained_model.py  a trained model from a work folder: `load`
 posthoc.py        averages of any length, from those that checkpoints hold

@@ -68,7 +68,7 @@ def report(
     count = sum(leaf.size for leaf in jax.tree.leaves(experiment.abstract_params()))
     print(f"Network: {count:,} parameters.")
     print(f"Batch: {settings.batch_size} images, {settings.batch_size // jax.device_count()} on each device.")
-    problem = _report_data(experiment)
+    problem = report_data(experiment)
     begin = time.perf_counter()
     needed = cost(lowered)
     print(_describe(needed, num_devices=jax.device_count(), batch_size=settings.batch_size))
@@ -85,13 +85,15 @@ def _report_alternatives(
     if available is None or needed.memory <= available:
         return
     found = fitting.alternatives(
-        experiment.config, lambda settings: cost(lower(settings)).memory, available=available, needed=needed.memory
-    )
-    said = [f"{setting} ({_size(memory)})" for setting, memory in found]
+        experiment.config, lambda settings: cost(lower(settings)).memory, available=available, needed=needed.memory,
+        of_width=experiment.own.network is None,
+    )  # fmt: skip
+    said = [f"{setting} ({size_of(memory)})" for setting, memory in found]
     print(f"Would fit: {', or '.join(said)}." if said else "No batch, microbatches or width alone would make it fit.")
 
 
-def _report_data(experiment: Experiment) -> Exception | None:
+def report_data(experiment: Experiment) -> Exception | None:
+    """Prints what the data set is; returns why it cannot be opened, if so."""
     try:
         source = experiment.load_data()
     except (ValueError, OSError) as error:
@@ -104,19 +106,20 @@ def _report_data(experiment: Experiment) -> Exception | None:
 
 def _describe(needed: Cost, *, num_devices: int, batch_size: int) -> str:
     available = fitting.available_bytes()
-    of = f" of {_size(available)} that JAX may use" if available else ""
+    of = f" of {size_of(available)} that JAX may use" if available else ""
     warning = " THIS DOES NOT FIT." if available and needed.memory > available else ""
     flops = needed.flops * num_devices
     return (
-        f"Memory: {_size(needed.memory)}{of} on each device, as compiled for this one:{warning} "
-        f"{_size(needed.arguments)} of arguments, {_size(needed.outputs)} of outputs ({_size(needed.aliased)} of them "
-        f"in the place of arguments), {_size(needed.temporaries)} of temporaries, {_size(needed.program)} of program. "
+        f"Memory: {size_of(needed.memory)}{of} on each device, as compiled for this one:{warning} "
+        f"{size_of(needed.arguments)} of arguments, {size_of(needed.outputs)} of outputs ({size_of(needed.aliased)} of "
+        f"them in the place of arguments), {size_of(needed.temporaries)} of temporaries, {size_of(needed.program)} of "
+        "program. "
         "Not counted: images waiting on their way to the device, what the grids of samples need, and fragments.\n"
         f"Work: {flops:.3g} floating-point operations a step, {flops / batch_size:.3g} an image. Not counted: "
         "transcendental functions, random bits, and what moves data without computing."
     )
 
 
-def _size(count: int) -> str:
+def size_of(count: float) -> str:
     """Formats a number of bytes."""
     return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

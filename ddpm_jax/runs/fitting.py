@@ -25,6 +25,7 @@ def alternatives(
     *,
     available: int,
     needed: int,
+    of_width: bool = True,
 ) -> Iterator[tuple[str, int]]:
     """Finds, for each of the three settings alone, the mildest change by powers of two that fits.
 
@@ -33,11 +34,14 @@ def alternatives(
         memory_of: compiles the train step with other settings, and returns the bytes that it needs on each device.
         available: bytes on each device.
         needed: bytes with `settings`, which guide the search: memory is taken to fall with the setting at best.
+        of_width: whether model.ch is one of the three: not of a network of one's own.
 
     Yields:
         The setting as on a command line, and its bytes; for a setting that alone is not enough nothing.
     """
     for name, values in _candidates(settings).items():
+        if name == "model.ch" and not of_width:
+            continue
         section, field = name.split(".")
         at_best = {value: needed * _share(name, value, settings) for value in values}
         for value in (value for value in values if at_best[value] <= available):

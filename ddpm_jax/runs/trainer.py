@@ -7,7 +7,7 @@ import contextlib
 import functools
 import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ import optax
 
 from ddpm_jax import data, parallel, sampling, timesteps, training, unet
 from ddpm_jax.ops import convolution
-from ddpm_jax.runs import checkpoint, config, dry_run, initial_weights, periodic, workdir
+from ddpm_jax.runs import checkpoint, config, initial_weights, periodic, workdir
 from ddpm_jax.runs.experiment import Experiment, make_experiment
 from ddpm_jax.runs.metric_log import MetricLog
 from ddpm_jax.runs.own import Own
@@ -99,15 +99,18 @@ def train(
     return Outcome(step, code)
 
 
-def checked_experiment(settings: ml_collections.ConfigDict, own: Own | None = None) -> Experiment:
-    """Builds the experiment that the settings describe.
+def checked_experiment(
+    settings: ml_collections.ConfigDict, own: Own | None = None, *, num_devices: int | None = None
+) -> Experiment:
+    """Builds the experiment that the settings describe, for so many devices; None: those of this run.
 
     Raises:
         ValueError: if they are wrong, or the batch does not fit the devices.
     """
     config.check(settings)
     parallel.check_batch_size(
-        "train.batch_size", settings.train.batch_size, microbatches=settings.train.microbatches
+        "train.batch_size", settings.train.batch_size, microbatches=settings.train.microbatches,
+        num_devices=num_devices,
     )  # fmt: skip
     return make_experiment(settings, own)
 
@@ -159,30 +162,13 @@ def abstract_batch(experiment: Experiment) -> data.Batch:
     )
 
 
-def lower(experiment: Experiment) -> jax.stages.Lowered:
-    """Lowers the program of a dispatch, from shapes alone."""
+def lower(experiment: Experiment, devices: Sequence[jax.Device] | None = None) -> jax.stages.Lowered:
+    """Lowers the program of a dispatch, from shapes alone; for devices of another machine, or those of this run."""
     optimizer, train_step = make_step(experiment)
-    state = checkpoint.abstract(jax.eval_shape(make_init(experiment, optimizer)), parallel.replicated())
-    return parallel.lower_train_steps(train_step, state, abstract_batch(experiment))
-
-
-def report(
-    settings: ml_collections.ConfigDict,
-    directory: Path,
-    *,
-    init_from: initial_weights.Origin | None = None,
-    own: Own | None = None,
-) -> None:
-    """Prints what the run would be and need, and writes nothing.
-
-    Raises:
-        ValueError: as a run would: of the work folder at once, of the data after all else has been said.
-        FileNotFoundError: if there is no data, likewise.
-    """
-    experiment = parallel.raise_on_all(lambda: checked_experiment(settings, own))
-    parallel.agree(lambda: workdir.check(directory, settings))
-    initial_weights.read(experiment, directory, init_from)
-    dry_run.report(experiment, lower(experiment), lambda other: lower(checked_experiment(other, own)))
+    state = jax.eval_shape(make_init(experiment, optimizer))
+    if devices is None:
+        state = checkpoint.abstract(state, parallel.replicated())
+    return parallel.lower_train_steps(train_step, state, abstract_batch(experiment), devices=devices)
 
 
 def dispatches(

@@ -86,11 +86,11 @@ def test_the_run_goes_on_from_its_own_checkpoints(donor, tmp_path, capsys):
     trainer.train(config, through, init_from=Origin(donor))
     config.train.num_steps = 2
     trainer.train(config, resumed, init_from=Origin(donor))
-    config.train.num_steps = 3
-    trainer.train(config, resumed, init_from=Origin(donor))  # the same command again
     config.train.num_steps = 4
+    trainer.train(config, resumed, init_from=Origin(donor))  # the same command again
+    assert "Continuing from step 2" in capsys.readouterr().out
     trainer.train(config, resumed)
-    assert "Continuing from step 3" in capsys.readouterr().out
+    assert "Continuing from step 4" in capsys.readouterr().out
     jax.tree.map(np.testing.assert_array_equal, *(ddpm_jax.load(folder).params for folder in (through, resumed)))
     with pytest.raises(ValueError, match="began with .*'--init_weights': ''.* not with .*'--init_weights': 'raw'"):
         trainer.train(config, resumed, init_from=Origin(donor, weights="raw"))
