@@ -14,7 +14,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from ddpm_jax import evaluation, parallel, training
-from ddpm_jax.cli import app
+from ddpm_jax.cli import app, experiments
 from ddpm_jax.runs import dry_run, initial_weights, own, sample_files, tpu_report, trainer, workdir
 from ddpm_jax.runtime import compilation_cache, files
 
@@ -43,8 +43,7 @@ def _define_flags() -> None:
 def _train(values: flags.FlagValues) -> int:
     directory = app.folder(values.workdir)
     init_from = _origin(values)
-    file = config_flags.get_config_filename(values["config"]).split(":")[0]  # what follows is for its get_config
-    given = own.from_file(file, values.config)
+    given = experiments.own_of(values)
     if values.dry_run:
         return _report(values.config, directory, values.target, init_from, given)
     if values.target:

@@ -19,7 +19,7 @@ from absl import flags
 
 import ddpm_jax
 from ddpm_jax import unet
-from ddpm_jax.cli import app
+from ddpm_jax.cli import app, doctor
 from ddpm_jax.configs import digits
 from ddpm_jax.diffusion import make_process
 from ddpm_jax.runs.own import from_file
@@ -122,6 +122,7 @@ def test_the_python_blocks_of_a_page_run_one_after_another(page):
     plt.close("all")
 
 
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
 def test_a_config_file_with_a_network_and_data_trains_and_is_measured(tmp_path):
     (code,) = (code for code in blocks(ROOT / "docs/own_data_and_network.md", "python") if "def get_network" in code)
     path = tmp_path / "mine.py"
@@ -136,6 +137,9 @@ def test_a_config_file_with_a_network_and_data_trains_and_is_measured(tmp_path):
     model = ddpm_jax.load(tmp_path / "run", own=own)
     (score,) = ddpm_jax.evaluate(model, ["bpd"], split="test", num_images=4)
     assert score.value > 0.0
+    values = doctor._define_flags()
+    values(["ddpm-doctor", f"--config={path}"])
+    assert doctor._facts(values)["number of images"] == "200"
 
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
