@@ -25,7 +25,7 @@ def batches(
     source: Source,
     *,
     seed: int = 0,
-    batch_size: int,
+    batch_size: int = 128,
     start_step: int = 0,
     num_steps: int | None = None,
     rows: slice = slice(None),
@@ -38,7 +38,7 @@ def batches(
     Args:
         source: from `load`.
         seed: determines the order; at least 0.
-        batch_size: B, the size of the global batch; may be larger than the data set.
+        batch_size: B, the size of the global batch, by default the paper's; may be larger than the data set.
         start_step: the first step, at least 0.
         num_steps: the number of batches; None for no end.
         rows: the rows of the global batch to read: a process reads only its own.

@@ -47,6 +47,11 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     return image
 
 
+def pixels(image: Image.Image) -> np.ndarray:
+    """Returns the pixels of an image of Pillow's, as `decode` takes them."""
+    return np.asarray(_to_eight_bits(image))
+
+
 def _open(encoded: bytes | np.ndarray) -> Image.Image:
     if isinstance(encoded, np.ndarray):
         return Image.fromarray(encoded.squeeze(-1) if encoded.shape[2:] == (1,) else encoded)

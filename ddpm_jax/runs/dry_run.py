@@ -1,12 +1,14 @@
 """Says what a training run would be and need, without running or writing anything."""
 
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import ml_collections
 
 from ddpm_jax import parallel
-from ddpm_jax.runs import config
+from ddpm_jax.runs import config, fitting
 from ddpm_jax.runs.experiment import Experiment
 from ddpm_jax.runtime import compilation
 
@@ -47,8 +49,14 @@ def cost(lowered: jax.stages.Lowered) -> Cost:
     )
 
 
-def report(experiment: Experiment, lowered: jax.stages.Lowered) -> None:
+def report(
+    experiment: Experiment,
+    lowered: jax.stages.Lowered,
+    lower: Callable[[ml_collections.ConfigDict], jax.stages.Lowered],
+) -> None:
     """Prints the settings, devices, data and cost of a run, also where the data set cannot be opened.
+
+    `lower` makes the program of other settings: where this one does not fit, it is said what would.
 
     Raises:
         ValueError: at the end, of the data set: see `Experiment.load_data`.
@@ -64,9 +72,24 @@ def report(experiment: Experiment, lowered: jax.stages.Lowered) -> None:
     begin = time.perf_counter()
     needed = cost(lowered)
     print(_describe(needed, num_devices=jax.device_count(), batch_size=settings.batch_size))
+    _report_alternatives(experiment, needed, lower)
     print(f"It took {time.perf_counter() - begin:.0f} s to compile. Nothing was run, and nothing written.", flush=True)
     if problem is not None:
         raise problem
+
+
+def _report_alternatives(
+    experiment: Experiment, needed: Cost, lower: Callable[[ml_collections.ConfigDict], jax.stages.Lowered]
+) -> None:
+    available = fitting.available_bytes()
+    if available is None or needed.memory <= available:
+        return
+    found = fitting.alternatives(
+        experiment.config, lambda settings: cost(lower(settings)).memory, available=available, needed=needed.memory,
+        of_width=experiment.own.network is None,
+    )  # fmt: skip
+    said = [f"{setting} ({size_of(memory)})" for setting, memory in found]
+    print(f"Would fit: {', or '.join(said)}." if said else "No batch, microbatches or width alone would make it fit.")
 
 
 def report_data(experiment: Experiment) -> Exception | None:
@@ -82,7 +105,7 @@ def report_data(experiment: Experiment) -> Exception | None:
 
 
 def _describe(needed: Cost, *, num_devices: int, batch_size: int) -> str:
-    available = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    available = fitting.available_bytes()
     of = f" of {size_of(available)} that JAX may use" if available else ""
     warning = " THIS DOES NOT FIT." if available and needed.memory > available else ""
     flops = needed.flops * num_devices
