@@ -145,7 +145,8 @@ def _open_folder(root: str, *, split: str, holdout: float) -> Records:
 
     def read(i: int) -> Record:
         with open(os.path.join(root, paths[i]), "rb") as file:
-            return Record(file.read(_MAX_FILE_BYTES), labels[i])  # a larger file fails to decode
+            size = min(os.fstat(file.fileno()).st_size, _MAX_FILE_BYTES)  # a larger file fails to decode
+            return Record(file.read(size), labels[i])
 
     return Records(
         size=len(paths),
