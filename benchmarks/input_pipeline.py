@@ -90,7 +90,7 @@ def _feed(source: data.Source, *, quick: bool) -> tuple[list[float], float]:
     """Images a second of some train steps, and the share of their time spent waiting for the next batch."""
     config = workloads.cifar10(quick=quick)
     config.data.image_size = _SHAPE[:2]
-    training, steps = workloads.Training(config), 200 if hardware.on_gpu() else 8
+    training, steps = workloads.Training(config), 200 if hardware.on_gpu() and not quick else 8
     batches = _batches(source, config.train.batch_size)
     training.run(next(batches).images[None], dispatches=1)  # compiles
     rates, waited, begin = [], 0.0, time.perf_counter()
