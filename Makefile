@@ -12,6 +12,8 @@ PARITY := $(VENV)/parity
 BENCH := $(VENV)/bench
 DOCS := $(VENV)/docs
 DEMO := runs/demo
+# Of the JAX that make bench installs where there is an NVIDIA GPU; CUDA=12 for drivers before 580.
+CUDA := $(if $(shell command -v nvidia-smi 2>/dev/null),13)
 
 help:
 	@echo 'make demo       train on handwritten digits and draw 100 of them: a few minutes on 2 cores'
@@ -74,7 +76,8 @@ $(PARITY): $(INSTALLED) requirements-parity.txt
 	@touch $@
 
 $(BENCH): $(INSTALLED) requirements-bench.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt \
+		$(if $(CUDA),-c requirements.txt 'jax[cuda$(CUDA)]')
 	@touch $@
 
 $(DOCS): $(INSTALLED) requirements-docs.txt

@@ -11,6 +11,7 @@ step s is a function of (seed, s) alone, so a run that stops and resumes has no 
     fingerprint.py    tells one set of images from another
     order.py      (seed, step) -> indices
     batching.py   indices -> batches
+    workers.py    the same in processes of their own, for what is streamed
     prepare.py    writes a TFDS data set to disk
 """
 

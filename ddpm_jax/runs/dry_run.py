@@ -99,7 +99,8 @@ def report_data(experiment: Experiment) -> Exception | None:
     except (ValueError, OSError) as error:
         print("Data: cannot be opened; why is said at the end.")
         return error
-    place = "in memory" if source.in_memory else "streamed from disk"
+    workers = experiment.config.data.num_workers
+    place = "in memory" if source.in_memory else f"streamed from disk by {workers or 'no'} worker processes"
     print(f"Data: {len(source):,} images of {source.image_shape}, {place}; {len(source.broken)} broken ones met.")
     return None
 

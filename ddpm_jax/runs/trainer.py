@@ -180,8 +180,9 @@ def dispatches(
     """
     step, rows = start, parallel.local_rows(settings.train.batch_size)
     batches = data.batches(
-        source, seed=settings.train.seed, batch_size=settings.train.batch_size, start_step=start, rows=rows
-    )
+        source, seed=settings.train.seed, batch_size=settings.train.batch_size, start_step=start, rows=rows,
+        num_workers=settings.data.num_workers,
+    )  # fmt: skip
     with contextlib.closing(batches):
         while step < settings.train.num_steps:
             end = _next_end(settings.train, step)
