@@ -12,8 +12,8 @@ metric_log.py     what is logged, and the lines on the terminal
 writers.py        where the log goes: metrics.jsonl, TensorBoard, others
 periodic.py       grids of samples and scores while training
 dry_run.py        memory and work of a run, without running it
-fitting.py        which batch or width would fit
 tpu_report.py     the same on a TPU that is not here
+memory.py         what memory there is, and which batch or width it has room for
 workdir.py        the work folder: its names, its lock, its config
 trained_model.py  a trained model from a work folder: `load`
 posthoc.py        averages of any length, from those that checkpoints hold

@@ -8,7 +8,7 @@ import jax
 import ml_collections
 
 from ddpm_jax import parallel
-from ddpm_jax.runs import config, fitting
+from ddpm_jax.runs import config, memory
 from ddpm_jax.runs.experiment import Experiment
 from ddpm_jax.runtime import compilation
 
@@ -38,13 +38,13 @@ def cost(lowered: jax.stages.Lowered) -> Cost:
     dispatch.
     """
     with compilation.announcing("the train step"):
-        memory = lowered.compile().memory_analysis()
+        analysis = lowered.compile().memory_analysis()
     return Cost(
-        arguments=memory.argument_size_in_bytes,
-        outputs=memory.output_size_in_bytes,
-        aliased=memory.alias_size_in_bytes,
-        temporaries=memory.temp_size_in_bytes,
-        program=memory.generated_code_size_in_bytes,
+        arguments=analysis.argument_size_in_bytes,
+        outputs=analysis.output_size_in_bytes,
+        aliased=analysis.alias_size_in_bytes,
+        temporaries=analysis.temp_size_in_bytes,
+        program=analysis.generated_code_size_in_bytes,
         flops=lowered.cost_analysis()["flops"],
     )
 
@@ -81,14 +81,14 @@ def report(
 def _report_alternatives(
     experiment: Experiment, needed: Cost, lower: Callable[[ml_collections.ConfigDict], jax.stages.Lowered]
 ) -> None:
-    available = fitting.available_bytes()
+    available = memory.available_bytes()
     if available is None or needed.memory <= available:
         return
-    found = fitting.alternatives(
+    found = memory.alternatives(
         experiment.config, lambda settings: cost(lower(settings)).memory, available=available, needed=needed.memory,
         of_width=experiment.own.network is None,
     )  # fmt: skip
-    said = [f"{setting} ({size_of(memory)})" for setting, memory in found]
+    said = [f"{setting} ({size_of(count)})" for setting, count in found]
     print(f"Would fit: {', or '.join(said)}." if said else "No batch, microbatches or width alone would make it fit.")
 
 
@@ -106,7 +106,7 @@ def report_data(experiment: Experiment) -> Exception | None:
 
 
 def _describe(needed: Cost, *, num_devices: int, batch_size: int) -> str:
-    available = fitting.available_bytes()
+    available = memory.available_bytes()
     of = f" of {size_of(available)} that JAX may use" if available else ""
     warning = " THIS DOES NOT FIT." if available and needed.memory > available else ""
     flops = needed.flops * num_devices

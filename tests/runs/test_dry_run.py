@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import pytest
 
 from configs import own_images
-from ddpm_jax.runs import dry_run, fitting
+from ddpm_jax.runs import dry_run, memory
 
 
 @pytest.mark.parametrize("num_steps", [1, 7])
@@ -24,7 +24,7 @@ def test_the_cost_is_that_of_one_step_of_a_dispatch(num_steps):
 
 def test_what_does_not_fit_is_said(monkeypatch):
     needed = dry_run.Cost(arguments=2**30, outputs=2**30, aliased=2**30, temporaries=2**31, program=0, flops=1e12)
-    monkeypatch.setattr(dry_run.fitting, "available_bytes", lambda: None)
+    monkeypatch.setattr(dry_run.memory, "available_bytes", lambda: None)
     assert "Memory: 3.00 GiB on each device" in dry_run._describe(needed, num_devices=4, batch_size=8)
     assert "4e+12 floating-point operations a step, 5e+11 an image" in dry_run._describe(
         needed, num_devices=4, batch_size=8
@@ -57,14 +57,14 @@ def test_the_mildest_change_that_fits_is_found_for_each_setting():
 
     needed = memory_of(config)
     assert needed == 64**2 + 16 * 64
-    found = dict(fitting.alternatives(config, memory_of, available=4500, needed=needed))
+    found = dict(memory.alternatives(config, memory_of, available=4500, needed=needed))
     assert found == {
         "--config.train.batch_size=4": 64**2 + 4 * 64,
         "--config.train.microbatches=4": 64**2 + 4 * 64,
         "--config.model.ch=32": 32**2 + 16 * 32,
     }
-    assert list(fitting.alternatives(config, memory_of, available=100, needed=needed)) == []
+    assert list(memory.alternatives(config, memory_of, available=100, needed=needed)) == []
 
 
 def test_a_cpu_has_the_memory_of_the_machine():
-    assert 2**28 < fitting.available_bytes() * jax.local_device_count() < 2**50
+    assert 2**28 < memory.available_bytes() * jax.local_device_count() < 2**50
