@@ -26,7 +26,7 @@ PATH=$work/venv/bin:$PATH
 unset PYTHONPATH
 export JAX_PLATFORMS=cpu DDPM_JAX_CACHE="$work/cache"
 
-for command in train sample evaluate paper doctor data; do
+for command in train sample evaluate paper doctor data convert; do
     run "ddpm-$command" --help
     expect "ddpm-$command" "ddpm-$command --help"
 done
@@ -66,4 +66,25 @@ x_0 = jax.jit(model.experiment.sample)(model.params, ddpm_jax.image_keys(0, jnp.
 assert x_0.shape == (2, 8, 8, 1) and bool(jnp.isfinite(x_0).all())
 print("from Python", x_0.shape)'
 expect "from Python (2, 8, 8, 1)" python
+say "a pipeline that diffusers wrote, in and out"
+mkdir pipeline
+cp "$root"/tests/data/diffusers/*config.json pipeline
+run python -c '
+import json, sys
+import numpy as np
+from safetensors.numpy import save_file
+rng, shapes = np.random.default_rng(0), json.load(open(sys.argv[1]))
+weights = {name: (0.1 * rng.standard_normal(shape)).astype(np.float32) for name, shape in shapes.items()}
+save_file(weights, "pipeline/diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+' "$root/tests/data/diffusers/shapes.json"
+run ddpm-convert --from=pipeline --workdir=converted
+run ddpm-sample --workdir=converted --num_samples=2
+expect "Images: converted/samples/step0_ema_seed0_2.npz" ddpm-sample
+run ddpm-convert --workdir=converted --to=diffusers --out=back
+run python -c '
+from safetensors.numpy import load_file
+before, after = (load_file(f"{folder}/diffusion_pytorch_model.safetensors") for folder in ("pipeline", "back/unet"))
+assert before.keys() == after.keys() and all((before[name] == after[name]).all() for name in before)
+print("the same", len(after), "weights")'
+expect "the same 1[0-9]* weights" "ddpm-convert --to=diffusers"
 say "all commands work, installed from $(basename "$work"/ddpm_jax-*.whl) alone"

@@ -11,6 +11,7 @@ dictionary, a tensor and the kinds of storage, and nothing else. Both layouts ar
 import collections
 import io
 import math
+import os
 import pickle
 import pickletools
 import zipfile
@@ -56,6 +57,10 @@ class _Tensor(NamedTuple):
 class _Unpickler(pickle.Unpickler):
     """Builds dictionaries of `_Tensor`s, and refuses everything else that a pickle may import."""
 
+    def __init__(self, file: io.BufferedIOBase):
+        super().__init__(file)
+        self.itemsizes: dict[str, int] = {}  # in bytes, by the key of each storage that is referred to
+
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch" and name in _DTYPES:
             return _DTYPES[name]
@@ -70,6 +75,7 @@ class _Unpickler(pickle.Unpickler):
         kind, dtype, key, _, size, *view = pid
         if kind != "storage" or dtype not in _DTYPES.values() or any(part is not None for part in view):
             raise ValueError(f"it refers to {pid!r}, which is not a plain storage")
+        self.itemsizes[key] = np.dtype(dtype).itemsize
         return _Storage(key, dtype, size)
 
 
@@ -90,8 +96,8 @@ def _array(name: str, tensor: _Tensor, stored: bytes) -> np.ndarray:
     return np.lib.stride_tricks.as_strided(flat[offset:], shape, in_bytes, writeable=False).copy()
 
 
-def _unpickle(file: io.BufferedIOBase) -> Any:
-    """Unpickles the next object in the file.
+def _unpickle(file: io.BufferedIOBase) -> tuple[Any, dict[str, int]]:
+    """Unpickles the next object in the file; beside it stand the sizes of elements of its storages, by their keys.
 
     Raises:
         ValueError: if it is damaged; if it numbers an object beyond its own length: Python's unpickler allocates memory
@@ -102,24 +108,31 @@ def _unpickle(file: io.BufferedIOBase) -> Any:
         if opcode.name.endswith("PUT") and argument > position - start:
             raise ValueError(f"it numbers an object {argument} after {position - start} bytes")
     file.seek(start)
+    unpickler = _Unpickler(file)
     try:
-        return _Unpickler(file).load()
+        return unpickler.load(), unpickler.itemsizes
     except pickle.UnpicklingError as error:
         raise ValueError(foreign_files.cause(error)) from error
 
 
-def _load_tensors(file: io.BufferedIOBase) -> dict[str, _Tensor]:
-    """Unpickles the saved dictionary, without the elements of its tensors."""
-    tensors = _unpickle(file)
+def _load_tensors(file: io.BufferedIOBase, part: tuple[str, ...]) -> tuple[dict[str, _Tensor], dict[str, int]]:
+    """Unpickles the saved dictionary, without the elements of its tensors; beside it stand all storages' itemsizes."""
+    tensors, itemsizes = _unpickle(file)
+    for name in part:
+        if not isinstance(tensors, dict) or name not in tensors:
+            raise ValueError(f"it has no {'/'.join(part)}")
+        tensors = tensors[name]
+    if part and isinstance(tensors, list):
+        tensors = {str(i): tensor for i, tensor in enumerate(tensors)}
     if not isinstance(tensors, dict):
         raise ValueError(f"it holds a {type(tensors).__name__}, not a dictionary of tensors")
     for name, tensor in tensors.items():
         if not (isinstance(name, str) and isinstance(tensor, _Tensor) and isinstance(tensor.storage, _Storage)):
             raise ValueError(f"its entry {name!r} is not a tensor")
-    return tensors
+    return tensors, itemsizes
 
 
-def _read_zip(file: io.BytesIO) -> dict[str, np.ndarray]:
+def _read_zip(file: io.BytesIO, part: tuple[str, ...]) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(file) as archive:
         if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
             raise ValueError("it is compressed, which torch.save does not do")
@@ -132,31 +145,35 @@ def _read_zip(file: io.BytesIO) -> dict[str, np.ndarray]:
         if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
             raise ValueError("its numbers are big-endian")
 
-        tensors = _load_tensors(io.BytesIO(archive.read(pickles[0])))
+        tensors, _ = _load_tensors(io.BytesIO(archive.read(pickles[0])), part)
         keys = {tensor.storage.key for tensor in tensors.values()}
         stored = {key: archive.read(f"{folder}data/{key}") for key in keys}
     return {name: _array(name, tensor, stored[tensor.storage.key]) for name, tensor in tensors.items()}
 
 
-def _read_legacy(file: io.BytesIO) -> dict[str, np.ndarray]:
-    magic, version, platform = (_unpickle(file) for _ in range(3))
+def _read_legacy(file: io.BytesIO, part: tuple[str, ...]) -> dict[str, np.ndarray]:
+    magic, version, platform = (_unpickle(file)[0] for _ in range(3))
     if (magic, version) != (_LEGACY_MAGIC, _LEGACY_VERSION):
         raise ValueError("it is in none of torch.save's layouts")
     if not platform["little_endian"]:
         raise ValueError("its numbers are big-endian")
-    tensors = _load_tensors(file)
-    itemsize = {tensor.storage.key: np.dtype(tensor.storage.dtype).itemsize for tensor in tensors.values()}
+    tensors, itemsizes = _load_tensors(file, part)
     stored = {}
-    for key in _unpickle(file):
-        size = int.from_bytes(file.read(8), "little") * itemsize[key]
+    for key in _unpickle(file)[0]:
+        size = int.from_bytes(file.read(8), "little") * itemsizes[key]
         stored[key] = file.read(size)
         if len(stored[key]) != size:
             raise ValueError(f"it ends within storage {key}, after {len(stored[key])} of {size} bytes")
     return {name: _array(name, tensor, stored[tensor.storage.key]) for name, tensor in tensors.items()}
 
 
-def read_state_dict(path: Path) -> dict[str, np.ndarray]:
+def read_state_dict(path: str | os.PathLike, part: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
     """Reads a dictionary of tensors: name -> array of the tensor's shape and dtype.
+
+    Args:
+        path: of the file.
+        part: where in a nested dictionary it stands, such as ("ema", "shadow_params"), (): it is all that there is.
+            There it may be a list, too, whose tensors are named "0", "1", ...
 
     Raises:
         OSError: if the file cannot be read.
@@ -167,4 +184,4 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
         # In memory no read can ask for more than there is, whatever length a damaged file claims.
         content = Path(path).read_bytes()
         read = _read_zip if content.startswith(b"PK\x03\x04") else _read_legacy
-        return read(io.BytesIO(content))
+        return read(io.BytesIO(content), part)

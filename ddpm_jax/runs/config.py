@@ -202,14 +202,19 @@ def _all_in(numbers: tuple, largest: int) -> bool:
     return all(type(n) is int and 1 <= n <= largest for n in numbers)
 
 
-def differences(old: ml_collections.ConfigDict, new: ml_collections.ConfigDict) -> list[str]:
-    """Lists the settings in which `new` cannot continue what `old` began, as `name: old -> new`."""
+def changed(old: ml_collections.ConfigDict, new: ml_collections.ConfigDict) -> dict[str, tuple[Any, Any]]:
+    """Returns the settings in which `new` cannot continue what `old` began: name -> both values."""
     before, after = dict(_flatten(old.to_dict())), dict(_flatten(new.to_dict()))
-    return [
-        f"{name}: {before.get(name)!r} -> {after.get(name)!r}"
+    return {
+        name: (before.get(name), after.get(name))
         for name in sorted(before.keys() | after.keys())
         if before.get(name) != after.get(name) and not name.startswith(_FREE)
-    ]
+    }
+
+
+def differences(old: ml_collections.ConfigDict, new: ml_collections.ConfigDict) -> list[str]:
+    """Lists what `changed` returns, as `name: old -> new`."""
+    return [f"{name}: {before!r} -> {after!r}" for name, (before, after) in changed(old, new).items()]
 
 
 def facts(config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -22,11 +22,13 @@ from ddpm_jax import unet
 from ddpm_jax.cli import app, doctor
 from ddpm_jax.configs import digits
 from ddpm_jax.diffusion import make_process
+from ddpm_jax.runs import conversion
+from ddpm_jax.runs.experiment import make_experiment
 from ddpm_jax.runs.own import from_file
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-COMMAND = re.compile(r"\bddpm-(train|sample|evaluate|schedule|paper|doctor|data)\b([^#]*)")
+COMMAND = re.compile(r"\bddpm-(train|sample|evaluate|schedule|paper|doctor|data|convert)\b([^#]*)")
 TINY = {
     r"\bnum_timesteps = 1000": "num_timesteps = 10",
     r'"linear", 1000': '"linear", 10',
@@ -109,9 +111,22 @@ def given():
     )  # fmt: skip
 
 
+@pytest.fixture
+def with_unets(tmp_path, monkeypatch):
+    """The work folder and the pipeline that the page on weights names, of real U-Nets."""
+    monkeypatch.setattr(unet, "UNet", OneLayer.__base__)
+    monkeypatch.chdir(tmp_path)
+    params = make_experiment(tiny_config()).abstract_params()
+    params = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.01, leaf.dtype), params)
+    conversion.write_run("runs/digits", tiny_config(), params)
+    conversion.to_diffusers(ddpm_jax.load("runs/digits"), "google-ddpm")
+
+
 @pytest.mark.filterwarnings("ignore:Matplotlib")
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.stem)
-def test_the_python_blocks_of_a_page_run_one_after_another(page):
+def test_the_python_blocks_of_a_page_run_one_after_another(page, request):
+    if page.stem == "weights":
+        request.getfixturevalue("with_unets")
     matplotlib.use("agg")
     names = given()
     with jax.numpy_rank_promotion("allow"):  # as it is for users

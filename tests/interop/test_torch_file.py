@@ -48,6 +48,19 @@ def test_a_file_cut_anywhere_is_refused(path, tmp_path):
             read_state_dict(tmp_path / "cut.pth")
 
 
+def test_a_part_of_a_nested_dictionary_is_read(tmp_path):
+    nested = b"(dS'ema'\n(dS'shadow'\n(l%sassS'step'\nI5\ns." % tensor()[len("(dS'w'\n") : -len("s.")]
+    path = write_zip(tmp_path / "nested.pth", nested)
+    (array,) = read_state_dict(path, ("ema", "shadow")).values()
+    np.testing.assert_array_equal(array, np.arange(6, dtype=np.float32).reshape(2, 3))
+    for part, problem in (
+        ((), "its entry 'ema' is not a tensor"), (("ema",), "its entry 'shadow' is not a tensor"),
+        (("model",), "it has no model"), (("ema", "shadow", "0"), "it has no ema/shadow/0"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=problem):
+            read_state_dict(path, part)
+
+
 class Attack:
     def __init__(self, path):
         self.path = path
