@@ -12,11 +12,13 @@ PARITY := $(VENV)/parity
 BENCH := $(VENV)/bench
 DOCS := $(VENV)/docs
 DEMO := runs/demo
+# Of the JAX that make bench installs where there is an NVIDIA GPU; CUDA=12 for drivers before 580.
+CUDA := $(if $(shell command -v nvidia-smi 2>/dev/null),13)
 
 help:
 	@echo 'make demo       train on handwritten digits and draw 100 of them: a few minutes on 2 cores'
 	@echo 'make test       the tests, but for the slow ones'
-	@echo 'make test-slow  the slow ones, some beside PyTorch, which it installs'
+	@echo 'make test-slow  the slow ones, some beside PyTorch or with the TPU compiler, which it installs'
 	@echo 'make test-order SEQUENCES=100 of commands, kills and damage in any order: about an hour on 2 idle cores'
 	@echo 'make test-wheel installs the wheel in a clean environment, and runs every command'
 	@echo 'make bench      how fast it is beside PyTorch, which it installs: most of an hour on 2 idle cores'
@@ -74,7 +76,8 @@ $(PARITY): $(INSTALLED) requirements-parity.txt
 	@touch $@
 
 $(BENCH): $(INSTALLED) requirements-bench.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt \
+		$(if $(CUDA),-c requirements.txt 'jax[cuda$(CUDA)]')
 	@touch $@
 
 $(DOCS): $(INSTALLED) requirements-docs.txt

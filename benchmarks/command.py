@@ -23,6 +23,7 @@ def run(measure: Callable[..., report.Report]) -> None:
     parser = argparse.ArgumentParser(description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_flags(parser)
     arguments = parser.parse_args()
+    hardware.share_gpu()
     before = os.getloadavg()[0]
     results = measure(quick=arguments.quick)
     environment = hardware.describe() | {

@@ -17,6 +17,11 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tor
 _ROOT = Path(__file__).parents[1]
 
 
+def share_gpu() -> None:
+    """Lets JAX take a GPU's memory as it needs it, not most of it at once: PyTorch computes there, too."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
 def on_gpu() -> bool:
     """Whether JAX computes on a GPU."""
     return jax.default_backend() == "gpu"

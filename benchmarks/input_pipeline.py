@@ -1,11 +1,13 @@
 """The input pipeline alone, beside PyTorch's DataLoader on the same files and beside what a train step eats.
 
-JPEGs of 32x32 from memory (decoded once), from array_record as TFDS lays it out, and from a folder. Then real steps of
-the CIFAR-10 model, fed from the folder: which part of the time the step loop waits for data.
+JPEGs of 32x32 from memory (decoded once), from array_record as TFDS lays it out, and from a folder: streamed by threads
+and by as many worker processes as DataLoader has. And real steps of the CIFAR-10 model, fed from the folder: which part
+of the time the step loop waits for data.
 
 python -m benchmarks.input_pipeline [--quick]
 """
 
+import contextlib
 import io
 import itertools
 import json
@@ -21,34 +23,51 @@ from PIL import Image
 
 from benchmarks import command, hardware, workloads
 from benchmarks.report import Measured, Ratio, Report
-from benchmarks.timing import alternate
+from benchmarks.timing import alternate, ratio
 from ddpm_jax import data
 
 _SHAPE = (32, 32, 3)
+_READ_AHEAD = 4  # batches that a worker process has ready once it has had time
 
 
 def measure(*, quick: bool) -> Report:
     """Images a second, and the share of waiting."""
-    batch_size, num_images = 128, 512 if quick else 10_000
-    results = Report("Input pipeline", dict(images=f"{num_images} JPEGs of 32x32", batch=batch_size))
-    with tempfile.TemporaryDirectory() as folder:
+    batch_size, num_images, workers = 128, 512 if quick else 10_000, hardware.num_cores()
+    settings = {"images": f"{num_images} JPEGs of 32x32", "batch": batch_size, "worker processes": workers}
+    results = Report("Input pipeline", settings)
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+
+        def pull(source: data.Source, num_workers: int = 0) -> Callable[[], None]:
+            batches = _batches(source, batch_size, num_workers=num_workers)
+            stack.callback(batches.close)
+            count = num_batches + _READ_AHEAD * num_workers  # what lay ready counts for nothing
+            return lambda: [None for _ in itertools.islice(batches, count)] and None
+
         files = Path(folder) / "files"
         encoded = _write_files(files, num_images)
         _write_array_record(Path(folder) / "tfds", encoded)
         folder_source = _source("image_folder", files, memory_limit_gib=0.0)
         eaten, waited = _feed(folder_source, quick=quick)  # first: what is timed next reads ahead for a while
         record_source = _source("jpegs", Path(folder) / "tfds", memory_limit_gib=0.0)
-        batches = num_images // batch_size  # of one pass
-        contenders = {
-            "ours, from memory": _pull(_batches(_source("image_folder", files), batch_size), batches),
-            "ours, array_record": _pull(_batches(record_source, batch_size), batches),
-            "ours, folder": _pull(_batches(folder_source, batch_size), batches),
-            "DataLoader, folder": _load(files, batch_size, workers=hardware.num_cores()),
+        num_batches = num_images // batch_size  # of one pass
+        contenders = {  # in an order in which what reads ahead in another's turn does so in one of ours
+            "ours, from memory": pull(_source("image_folder", files)),
+            "DataLoader, folder, worker processes": _load(files, batch_size, workers=workers),
+            "ours, array_record": pull(record_source),
+            "ours, array_record, worker processes": pull(record_source, workers),
+            "ours, folder, worker processes": pull(folder_source, workers),
+            "ours, folder": pull(folder_source),
         }
-        seconds = alternate(contenders, units=batches * batch_size, repeats=2 if quick else 5).seconds
+        seconds = alternate(contenders, units=num_batches * batch_size, repeats=2 if quick else 7).seconds
         rates = {name: Measured([1 / value for value in values], "images/s") for name, values in seconds.items()}
         results.rows.update(rates)
     results.rows["eaten by the train step, CIFAR-10 model"] = Measured(eaten, "images/s")
+    ours, threads, theirs = (
+        seconds[name]
+        for name in ("ours, folder, worker processes", "ours, folder", "DataLoader, folder, worker processes")
+    )
+    results.ratios["speed over DataLoader with as many processes"] = Ratio(ratio(theirs, ours), at_least=1.0)
+    results.ratios["speed of worker processes over threads"] = Ratio(ratio(threads, ours))
     results.ratios["images from the folder over those eaten"] = Ratio(
         min(rates["ours, folder"].values) / max(eaten), at_least=1.0
     )
@@ -63,19 +82,15 @@ def _source(name: str, path: Path, *, memory_limit_gib: float = 4.0) -> data.Sou
     )
 
 
-def _batches(source: data.Source, batch_size: int) -> Iterator[data.Batch]:
-    return data.batches(source, seed=0, batch_size=batch_size, start_step=0)
-
-
-def _pull(batches: Iterator, count: int) -> Callable[[], None]:
-    return lambda: [None for _ in itertools.islice(batches, count)] and None
+def _batches(source: data.Source, batch_size: int, *, num_workers: int = 0) -> Iterator[data.Batch]:
+    return data.batches(source, seed=0, batch_size=batch_size, num_workers=num_workers)
 
 
 def _feed(source: data.Source, *, quick: bool) -> tuple[list[float], float]:
     """Images a second of some train steps, and the share of their time spent waiting for the next batch."""
     config = workloads.cifar10(quick=quick)
     config.data.image_size = _SHAPE[:2]
-    training, steps = workloads.Training(config), 200 if hardware.on_gpu() else 8
+    training, steps = workloads.Training(config), 200 if hardware.on_gpu() and not quick else 8
     batches = _batches(source, config.train.batch_size)
     training.run(next(batches).images[None], dispatches=1)  # compiles
     rates, waited, begin = [], 0.0, time.perf_counter()

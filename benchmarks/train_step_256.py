@@ -3,6 +3,8 @@
 On a GPU, in bfloat16: batches are halved from 64 on until both fit. python -m benchmarks.train_step_256 [--quick]
 """
 
+import gc
+
 import jax
 import torch
 
@@ -17,12 +19,14 @@ def measure(*, quick: bool) -> Report:
     batch_size = 1 if quick else _LARGEST
     while True:
         try:
-            config = workloads.celebahq256(batch_size=batch_size)
+            config = workloads.celebahq256(batch_size=batch_size, quick=quick)
             return train_step.compare("Train step, 256x256 model", config, quick=quick)
         except (jax.errors.JaxRuntimeError, torch.OutOfMemoryError) as error:
             of_memory = isinstance(error, torch.OutOfMemoryError) or "RESOURCE_EXHAUSTED" in str(error)
             if batch_size == 1 or not of_memory:
                 raise
+        gc.collect()  # what the error's frames held
+        torch.cuda.empty_cache()  # PyTorch keeps what it frees, and JAX could not have it
         batch_size //= 2
 
 

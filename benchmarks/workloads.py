@@ -28,10 +28,12 @@ def cifar10(*, quick: bool) -> ml_collections.ConfigDict:
     return config
 
 
-def celebahq256(*, batch_size: int) -> ml_collections.ConfigDict:
+def celebahq256(*, batch_size: int, quick: bool) -> ml_collections.ConfigDict:
     """The paper's model of 256x256 images, in bfloat16."""
     config = celebahq256_config.get_config()
     config.model.dtype = "bfloat16"
+    if quick:
+        _shrink(config)
     config.train.batch_size = batch_size
     return config
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from denoise_fns import channelwise_denoise_fn
 
-from ddpm_jax import diffusion, likelihood, sampling
+from ddpm_jax import diffusion, likelihood, samplers, sampling
 from ddpm_jax.schedule import respaced_betas, respaced_timesteps
 
 SECTIONS = ("10", "ddim10", "4,3,3")
@@ -60,6 +60,24 @@ def test_the_one_scan_runs_a_respaced_process(recorded):
         shape=x_T.shape[1:], noise_fn=lambda keys, index, shape: known[index],
     )  # fmt: skip
     expected = recorded["respaced_4_3_3/p_sample/eps/learnedrange/clip1/rescale0"][-1]
+    np.testing.assert_allclose(x_0, expected, rtol=0, atol=1e-4 * max(1.0, np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("sections", SECTIONS)
+@pytest.mark.parametrize("mean_type", ["eps", "xstart"])
+def test_ancestral_steps_at_some_timesteps_learn_their_variances_as_the_respaced_process_does(
+    recorded, sections, mean_type
+):
+    key = f"respaced_{sections.replace(',', '_')}"
+    process = diffusion.make_process(recorded["betas"], mean_type=mean_type, var_type="learned_range")
+    sampler = samplers.ancestral(process, respaced_timesteps(100, sections))
+    x_T, *noise = recorded[f"{key}/noise_sequence"]  # noqa: N806
+    known = jnp.stack(noise[::-1])
+    x_0 = sampling.decode(
+        process, channelwise_denoise_fn(recorded, "learned_range"), x_t=jnp.asarray(x_T), num_steps=10,
+        keys=sampling.image_keys(0, np.arange(2)), sampler=sampler, noise_fn=lambda keys, index, shape: known[index],
+    )  # fmt: skip
+    expected = recorded[f"{key}/p_sample/{mean_type}/learnedrange/clip1/rescale0"][-1]
     np.testing.assert_allclose(x_0, expected, rtol=0, atol=1e-4 * max(1.0, np.abs(expected).max()))
 
 

@@ -12,7 +12,6 @@ import functools
 import logging
 import os
 import sys
-from typing import Any
 
 from absl import flags
 
@@ -39,7 +38,7 @@ def main() -> None:
     limits = dict(timeout_s=values.timeout_s, max_skew_s=values.max_skew_s)
     facts, own_problems = {}, []
     try:
-        facts = _facts(values.config) if values.config else {}
+        facts = _facts(values) if values.config else {}
     except (ValueError, OSError) as error:
         own_problems = [str(error)]
     problems = own_problems + doctor.check_hosts(**processes, workdir=values.workdir, facts=facts, **limits)
@@ -82,19 +81,24 @@ def _resolved(arguments: list[str]) -> list[str]:
     return experiments.resolve(arguments)
 
 
-def _facts(settings: Any) -> dict[str, str]:
-    """Returns what train.py compares: the settings, a ConfigDict, and a few facts of the data.
+def _facts(values: flags.FlagValues) -> dict[str, str]:
+    """Returns what train.py compares: the settings, and a few facts of the data.
 
     Raises:
         ValueError: if they are wrong.
         FileNotFoundError: if there is no data.
     """
-    from ddpm_jax.runs import config  # with JAX, for which --help need not wait
+    from ddpm_jax.cli import experiments  # with JAX, for which --help need not wait
+    from ddpm_jax.runs import config
 
-    config.check(settings)
-    fields = settings.data
-    of_data = data.fingerprint(fields.name, split=fields.split, data_dir=fields.data_dir, holdout=fields.holdout)
-    return {name: str(value) for name, value in (config.facts(settings) | of_data).items()}
+    config.check(values.config)
+    own, fields = experiments.own_of(values), values.config.data
+    if own.open_data:
+        of_data = own.open_data(fields.split).fingerprint()
+    else:
+        of_data = data.fingerprint(fields.name, split=fields.split, data_dir=fields.data_dir, holdout=fields.holdout)
+    facts = config.facts(values.config) | own.facts() | of_data
+    return {name: str(value) for name, value in facts.items()}
 
 
 def _variable(*names: str) -> str | None:

@@ -18,6 +18,7 @@ Metrics of the model on images of its data set:
     bpd        the bound on the negative log-likelihood in bits/dim, at every timestep; of a model with classes, each
                image given its own
     bpd_fast   an unbiased estimate of it from a few timesteps an image
+    bpd_ode    the negative log-likelihood in bits/dim under the probability-flow ODE, of the dequantized images
     rd         rate-distortion, of the same pass as bpd (Table 4, Figure 5)
 
 Of a run with optim.averages=('power_0.05', 'power_0.1'), --lengths=0.05,0.07,0.1 scores averages of the weights of
@@ -36,7 +37,7 @@ from absl import flags
 from ddpm_jax import parallel
 from ddpm_jax.cli import app, sample
 from ddpm_jax.evaluation import image_sets, progressive, quality, scoring
-from ddpm_jax.evaluation.bits_per_dim import FAST_TIMESTEPS
+from ddpm_jax.evaluation.bits_per_dim import FAST_TIMESTEPS, ODE_STEPS
 from ddpm_jax.evaluation.image_sets import ImageSet
 from ddpm_jax.evaluation.quality import FeatureSpace
 from ddpm_jax.evaluation.results import Score
@@ -71,9 +72,12 @@ def _define_flags() -> None:
         "DATA_SET[:SPLIT]. Default: the images that the model was trained on.",
     )  # fmt: skip
     flags.DEFINE_string("inception_weights", None, "A file to take in place of the published one.")
-    flags.DEFINE_string("split", "test", "Of the data set, for bpd, bpd_fast and rd.")
+    flags.DEFINE_string("split", "test", "Of the data set, for bpd, bpd_fast, bpd_ode and rd.")
     flags.DEFINE_integer("num_images", None, "How many of the split, at random. Default: all.", lower_bound=2)
-    flags.DEFINE_integer("num_timesteps", None, f"Of bpd_fast, an image. Default: {FAST_TIMESTEPS}.", lower_bound=1)
+    flags.DEFINE_integer(
+        "num_timesteps", None, f"Of bpd_fast, an image (default: {FAST_TIMESTEPS}); of bpd_ode, the steps "
+        f"of the solver (default: {ODE_STEPS}).", lower_bound=1,
+    )  # fmt: skip
 
 
 def _evaluate(values: flags.FlagValues) -> int:

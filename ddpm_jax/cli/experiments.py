@@ -12,8 +12,10 @@ from typing import Any
 
 import ml_collections
 from absl import flags
+from ml_collections import config_flags
 
 from ddpm_jax.runs import defaults
+from ddpm_jax.runs.own import Own, from_file
 from ddpm_jax.runtime.foreign_files import cause
 
 _LINE = re.compile(r"config\.(\w+)\.(\w+) = (.+?)(?:  # (.+))?$", re.MULTILINE)  # of defaults.py
@@ -46,6 +48,12 @@ def resolve(arguments: list[str]) -> list[str]:
         flags.Error: if there is no such experiment, file or setting, or the file does not give a config.
     """
     return list(_resolved(iter(arguments)))
+
+
+def own_of(values: flags.FlagValues) -> Own:
+    """Returns what the file that --config gives defines beside its settings."""
+    file = config_flags.get_config_filename(values["config"]).split(":")[0]  # what follows is for its get_config
+    return from_file(file, values.config)
 
 
 def _resolved(arguments: Iterator[str]) -> Iterator[str]:

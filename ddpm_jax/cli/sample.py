@@ -41,7 +41,7 @@ from ddpm_jax.cli import app
 from ddpm_jax.editing import masks
 from ddpm_jax.evaluation import schedules
 from ddpm_jax.paper import figures
-from ddpm_jax.runs import sample_files, trained_model
+from ddpm_jax.runs import own, sample_files, trained_model
 from ddpm_jax.runtime import compilation_cache
 
 
@@ -58,6 +58,7 @@ def define_weights_flags() -> None:
         "weights", None, "raw; ema, their average; another of optim.averages by its name; or posthoc_LENGTH, made of "
         "those of power_... that the checkpoints hold. Default: the config's.",
     )  # fmt: skip
+    flags.DEFINE_string("own", None, "The file of the experiment, if it defines get_network or open_data; it is run.")
     flags.DEFINE_bool("ema", None, "The same as --weights=ema, or, as --noema, as --weights=raw.")
 
 
@@ -106,7 +107,8 @@ def define_model_flags() -> None:
 def load_weights(values: flags.FlagValues, *, weights: str | None = None) -> trained_model.TrainedModel:
     """Loads the model that the flags choose, or other weights of it."""
     weights = weights or values.weights or (None if values.ema is None else "ema" if values.ema else "raw")
-    return trained_model.load(values.workdir, step=values.step, weights=weights)
+    given = own.from_file(values.own, trained_model.settings_of(values.workdir)) if values.own else None
+    return trained_model.load(values.workdir, step=values.step, weights=weights, own=given)
 
 
 def load(values: flags.FlagValues, *, weights: str | None = None) -> trained_model.TrainedModel:

@@ -15,7 +15,8 @@ from absl import flags
 
 from ddpm_jax import parallel
 from ddpm_jax.cli import app, sample
-from ddpm_jax.evaluation import bits_per_dim, image_sets, schedules
+from ddpm_jax.evaluation import image_sets, schedules
+from ddpm_jax.evaluation.selection import select_images
 from ddpm_jax.runs import workdir
 from ddpm_jax.runtime import compilation_cache, foreign_files
 
@@ -48,7 +49,7 @@ def _schedule(values: flags.FlagValues) -> int:
     config = model.experiment.config
     split = values.split or config.data.split
     images = image_sets.share_split(model.experiment, split)
-    selection = bits_per_dim.select_images(
+    selection = select_images(
         model, images, split=split, num_images=min(values.num_images, len(images)), seed=values.seed
     )
     file = schedules.measure_schedules(

@@ -6,14 +6,17 @@ step s is a function of (seed, s) alone, so a run that stops and resumes has no 
 
     decode.py     an encoded image -> uint8 [H, W, C]
     digits.py, image_folder.py, tfds.py     the three kinds of data set -> encoded images and labels
+    sequence.py   a data set of one's own, from Python
     source.py     images in memory or streamed; broken images
     fingerprint.py    tells one set of images from another
     order.py      (seed, step) -> indices
     batching.py   indices -> batches
+    workers.py    the same in processes of their own, for what is streamed
     prepare.py    writes a TFDS data set to disk
 """
 
 import math
+from collections.abc import Sequence
 
 from ddpm_jax.data.batching import Batch, batches
 from ddpm_jax.data.decode import WHITE, check_geometry, stored_shape
@@ -21,6 +24,7 @@ from ddpm_jax.data.digits import open_digits
 from ddpm_jax.data.fingerprint import Fingerprint, differences
 from ddpm_jax.data.image_folder import open_image_folder
 from ddpm_jax.data.order import batch_indices
+from ddpm_jax.data.sequence import Items, open_sequence
 from ddpm_jax.data.source import BrokenImages, Records, Source, fingerprint_records, load_into_memory
 from ddpm_jax.data.tfds import open_tfds
 
@@ -32,6 +36,7 @@ __all__ = [
     "batches",
     "differences",
     "fingerprint",
+    "from_sequence",
     "load",
     "native_shape",
 ]
@@ -66,6 +71,46 @@ def load(
     """
     check_geometry(image_size=image_size, channels=channels)
     records = _open(name, split=split, data_dir=data_dir, holdout=holdout)
+    return _source(
+        records, image_size=image_size, channels=channels, memory_limit_gib=memory_limit_gib, background=background,
+        place=data_dir,
+    )  # fmt: skip
+
+
+def from_sequence(
+    items: Items,
+    *,
+    class_names: Sequence[str] = (),
+    image_size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    memory_limit_gib: float = 4.0,
+    background: tuple[int, int, int] = WHITE,
+) -> Source:
+    """Opens a data set of one's own: any sequence of (image, label) with a length, or a Grain source.
+
+    Args:
+        items: see `sequence.open_sequence`; read by several threads at once.
+        class_names: the class of each label; empty: there are no classes, and all labels count as 0.
+        image_size: as in `load`, like the rest.
+        channels: see there.
+        memory_limit_gib: see there.
+        background: see there.
+
+    Raises:
+        ValueError: for no images, elements of another kind, an impossible size, or more than 1 % broken images.
+    """
+    check_geometry(image_size=image_size, channels=channels)
+    return _source(
+        open_sequence(items, class_names=class_names), image_size=image_size, channels=channels,
+        memory_limit_gib=memory_limit_gib, background=background, place="the sequence",
+    )  # fmt: skip
+
+
+def _source(
+    records: Records, *, image_size: tuple[int, int] | None, channels: int | None, memory_limit_gib: float,
+    background: tuple[int, int, int], place: str,
+) -> Source:  # fmt: skip
+    """Decodes the images into memory if they fit there."""
     native = _first_shape(records) if None in (image_size, channels) else ()
     image_shape = (*(image_size or native[:2]), channels or native[2])
     size_gib = records.size * math.prod(image_shape) / 2**30
@@ -73,7 +118,7 @@ def load(
         return load_into_memory(records, image_shape=image_shape, background=background)
     if records.read is None:
         raise ValueError(
-            f"{data_dir!r} is compressed and cannot be streamed, and its {records.size} images take {size_gib:.3g} GiB "
+            f"{place!r} is compressed and cannot be streamed, and its {records.size} images take {size_gib:.3g} GiB "
             f"decoded, more than memory_limit_gib={memory_limit_gib:g}: unpack it to a folder or a plain .tar, or "
             "raise the limit."
         )

@@ -1,13 +1,15 @@
 """Yields the endless stream of batches, from any step on."""
 
+import contextlib
 import itertools
 import os
 import sys
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ddpm_jax.data import workers
 from ddpm_jax.data.order import batch_indices, indices_at
 from ddpm_jax.data.source import Source
 
@@ -25,27 +27,33 @@ def batches(
     source: Source,
     *,
     seed: int = 0,
-    batch_size: int,
+    batch_size: int = 128,
     start_step: int = 0,
     num_steps: int | None = None,
     rows: slice = slice(None),
+    num_workers: int = 0,
 ) -> Iterator[Batch]:
     """Yields the batches of step `start_step` and of those after it.
 
     The global batch of a step is a function of `seed` and the step alone (see `order`), in memory or streamed.
-    Closing the iterator stops the threads that read ahead.
+    Closing the iterator stops the threads or processes that read ahead.
 
     Args:
         source: from `load`.
         seed: determines the order; at least 0.
-        batch_size: B, the size of the global batch; may be larger than the data set.
+        batch_size: B, the size of the global batch, by default the paper's; may be larger than the data set.
         start_step: the first step, at least 0.
         num_steps: the number of batches; None for no end.
         rows: the rows of the global batch to read: a process reads only its own.
+        num_workers: the processes that read a streamed data set ahead, with the same result; 0: threads of this one.
+            Each imports the main module, so a script must ask for batches under `if __name__ == "__main__":`.
 
     Raises:
         ValueError: at once if an argument is out of range; while reading if more than 1 % of the images are broken.
+        ChildProcessError: while reading, if a worker process dies.
     """
+    if num_workers < 0:
+        raise ValueError(f"num_workers={num_workers} must be 0 or more.")
     if num_steps is not None and num_steps < 0:
         raise ValueError(f"num_steps={num_steps} must be 0 or more, or None for no end.")
     batch_indices(len(source), seed=seed, step=start_step, batch_size=batch_size)  # checks the arguments now
@@ -59,7 +67,13 @@ def batches(
             for step in steps
         )
     first_positions = start_step * batch_size + local_rows  # [b], in the endless sequence
-    return _streamed(source, seed=seed, positions=first_positions, stride=batch_size, num_steps=num_steps)
+    order = dict(seed=seed, positions=first_positions, stride=batch_size, num_steps=num_steps)
+    return _read_by_workers(source, **order, num_workers=num_workers) if num_workers else _streamed(source, **order)
+
+
+def _read_by_workers(source: Source, **arguments: Any) -> Iterator[Batch]:
+    with contextlib.closing(workers.read(source, **arguments)) as read:
+        yield from itertools.starmap(Batch, read)
 
 
 def _streamed(

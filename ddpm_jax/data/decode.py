@@ -47,6 +47,11 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     return image
 
 
+def pixels(image: Image.Image) -> np.ndarray:
+    """Returns the pixels of an image of Pillow's, as `decode` takes them."""
+    return np.asarray(_to_eight_bits(image))
+
+
 def _open(encoded: bytes | np.ndarray) -> Image.Image:
     if isinstance(encoded, np.ndarray):
         return Image.fromarray(encoded.squeeze(-1) if encoded.shape[2:] == (1,) else encoded)
@@ -54,7 +59,8 @@ def _open(encoded: bytes | np.ndarray) -> Image.Image:
     # Pillow warns above this limit and raises above twice it; we refuse both, as no data set has such pictures.
     if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
         raise BrokenImageError(f"{image.width}x{image.height} pixels are more than PIL.Image.MAX_IMAGE_PIXELS")
-    return ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def _without_alpha(image: Image.Image, *, background: tuple[int, int, int]) -> Image.Image:
@@ -119,12 +125,14 @@ def decode(
         image = _to_eight_bits(_open(encoded))
         if channels in (1, 3):
             image = _without_alpha(image, background=background)
-        image = image.convert(_MODES[channels])
+        if image.mode != _MODES[channels]:
+            image = image.convert(_MODES[channels])
     except BrokenImageError:
         raise
     except UnidentifiedImageError as error:  # its own message is an object's address
         raise BrokenImageError(f"it is not an image in a format we read ({', '.join(FORMATS)})") from error
     except Exception as error:  # Pillow's plugins raise nearly anything when the bytes are wrong.
         raise BrokenImageError(f"{type(error).__name__}: {foreign_files.cause(error)}") from error
-    image = _crop(image, width=width, height=height).resize((width, height), Image.Resampling.BICUBIC)
+    if image.size != (width, height):
+        image = _crop(image, width=width, height=height).resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(image).reshape(image_shape)

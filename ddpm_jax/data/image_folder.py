@@ -145,7 +145,8 @@ def _open_folder(root: str, *, split: str, holdout: float) -> Records:
 
     def read(i: int) -> Record:
         with open(os.path.join(root, paths[i]), "rb") as file:
-            return Record(file.read(_MAX_FILE_BYTES), labels[i])  # a larger file fails to decode
+            size = min(os.fstat(file.fileno()).st_size, _MAX_FILE_BYTES)  # a larger file fails to decode
+            return Record(file.read(size), labels[i])
 
     return Records(
         size=len(paths),
@@ -219,14 +220,28 @@ def _open_tar(path: str, *, split: str, holdout: float) -> Records:
     )  # fmt: skip
     if compressed:
         return records(read=None, scan=functools.partial(_scan_tar, path, places=places, labels=labels))
-    descriptor = os.open(path, os.O_RDONLY)
+    file = _OpenFile(path)
 
     def read(i: int) -> Record:
-        offset, size = places[i]
-        return Record(os.pread(descriptor, size, offset), labels[i])  # threads share no file position
+        return Record(file.read(*places[i]), labels[i])
 
-    weakref.finalize(read, os.close, descriptor)
     return records(read=read)
+
+
+class _OpenFile:
+    """Reads parts of a file, in any thread; a copy of it in another process opens the file there."""
+
+    def __init__(self, path: str):
+        self._path = path
+        self._descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._descriptor)
+
+    def __reduce__(self) -> tuple:
+        return _OpenFile, (self._path,)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Reads `size` bytes from `offset` on."""
+        return os.pread(self._descriptor, size, offset)  # threads share no file position
 
 
 def _scan_tar(path: str, *, places: list[tuple[int, int]], labels: list[int]) -> Iterator[tuple[int, Record]]:

@@ -113,9 +113,10 @@ def open_tfds(name: str, *, split: str, data_dir: str) -> Records:
     _check_shards(name, builder, split)
     has_classes = "label" in features and isinstance(features["label"], tfds.features.ClassLabel)
     class_names = tuple(features["label"].names) if has_classes else ()
+    folder = str(builder.data_dir)
 
     def read(i: int) -> Record:
-        with foreign_files.reading(str(builder.data_dir), f"cannot be read at image {i} of {split}"):
+        with foreign_files.reading(folder, f"cannot be read at image {i} of {split}"):
             row = rows[i]
             if row["image"] is None:  # as TFDS reads a record that is not there
                 raise ValueError("the image is not there")

@@ -16,7 +16,7 @@ DenoiseFn = Callable[[jax.Array, jax.Array], jax.Array]  # (x_t, process.network
 class Prediction:
     """What the network says of x_t; each [B, H, W, C].
 
-    The last three are p(x_{t-1} | x_t); they are None between whole timesteps, where there is no x_{t-1}.
+    Mean and variance are those of p(x_{t-1} | x_t); they are None between whole timesteps, where there is no x_{t-1}.
     """
 
     x_0: jax.Array  # the clean image that the network's output implies
@@ -24,6 +24,7 @@ class Prediction:
     mean: jax.Array | None = None
     variance: jax.Array | None = None
     log_variance: jax.Array | None = None
+    range_share: jax.Array | None = None  # of the upper end in a log-variance of `learned_range`, and None in others
 
 
 PredictFn = Callable[[jax.Array, jax.Array], Prediction]  # (x_t, t) -> prediction
@@ -106,8 +107,9 @@ def _predict(
     if not jnp.issubdtype(t.dtype, jnp.integer):
         return Prediction(x_0=x_0, eps=eps)
     _, variance, log_variance = _split(process, model_output=model_output, x_t=x_t, t=t)
+    share = _range_share(model_output) if process.var_type == "learned_range" else None
     mean = prediction if process.mean_type == "xprev" else q_posterior(process, x_0=x_0, x_t=x_t, t=t)[0]
-    return Prediction(x_0=x_0, eps=eps, mean=mean, variance=variance, log_variance=log_variance)
+    return Prediction(x_0, eps, mean, variance, log_variance, share)
 
 
 def _split(
@@ -120,12 +122,17 @@ def _split(
     if process.var_type in LEARNED:
         prediction, log_variance = jnp.split(model_output, 2, axis=-1)
         if process.var_type == "learned_range":
-            share = 0.5 * (log_variance + 1.0)  # of the upper end; what the network says is not confined to [-1, 1]
+            share = _range_share(model_output)
             lower, upper = at(process.posterior_log_variance, t), at(process.model_log_variance, t)
             log_variance = share * upper + (1.0 - share) * lower
         return prediction, jnp.exp(log_variance), log_variance
     variance = jnp.broadcast_to(at(process.model_variance, t), x_t.shape)
     return model_output, variance, jnp.broadcast_to(at(process.model_log_variance, t), x_t.shape)
+
+
+def _range_share(model_output: jax.Array) -> jax.Array:
+    """Computes the share of the upper end in a learned range; what the network says is not confined to [-1, 1]."""
+    return 0.5 * (jnp.split(model_output, 2, axis=-1)[1] + 1.0)
 
 
 def predict_x_0(process: Process, *, prediction: jax.Array, x_t: jax.Array, t: jax.Array) -> jax.Array:

@@ -2,81 +2,30 @@
 
 A model with classes is told that of each image: the bound is then that of log p(x_0 | class), never guided.
 
-An image's numbers depend on the image and the seed alone. A table that was begun is continued, one that is there is
-read. Every process calls these functions alike.
+An image's numbers depend on the image and the seed alone. Every process calls these functions alike.
 """
 
 import functools
-import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax import data, images, likelihood, parallel, sampling
+from ddpm_jax import images, likelihood, parallel, sampling
+from ddpm_jax.diffusion import DenoiseFn
 from ddpm_jax.evaluation import results
-from ddpm_jax.evaluation.image_sets import ImageSet
 from ddpm_jax.evaluation.results import Score
+from ddpm_jax.evaluation.selection import Selection, measured_table
 from ddpm_jax.runs.experiment import Experiment
-from ddpm_jax.runs.resumable import ResumableArray
-from ddpm_jax.runs.trained_model import WEIGHTS, TrainedModel, unsigned
 from ddpm_jax.runtime import foreign_files
 
 _ROW = ("reverse_steps", "rate_bpd", "rate_standard_error", "rmse", "rmse_standard_error")  # of rate_distortion
 FAST_TIMESTEPS = 20
+ODE_STEPS = 100
 _TENTHS = range(10, 0, -1)  # of the reverse steps: the rows of Table 4
-
-
-class Selection(NamedTuple):
-    """Images of a data set, under a model.
-
-    Attributes:
-        model: that gives them their likelihood.
-        images: all of the split.
-        indices: int [N], rising, of those that are measured.
-        settings: JSON values that tell one table from another.
-    """
-
-    model: TrainedModel
-    images: ImageSet
-    indices: np.ndarray
-    settings: dict[str, Any]
-
-    def file(self, folder: Path, metric: str, **more: int) -> Path:
-        """Returns the path of a table; `more` are settings of this metric alone."""
-        settings = self.settings | {"split": urllib.parse.quote(self.settings["split"], safe="")}
-        name = "step{step}_{weights}_{split}_{num_images}_seed{seed}".format_map(settings)
-        own = "".join(f"_{key}{value}" for key, value in more.items())
-        return folder / f"{metric}_{name}{own}.json"
-
-
-def select_images(model: TrainedModel, images: ImageSet, *, split: str, num_images: int | None, seed: int) -> Selection:
-    """Chooses images of a split at random.
-
-    Args:
-        model: that is measured.
-        images: all of the split, from `image_sets.share_split`.
-        split: its name.
-        num_images: how many, drawn by the seed; None: all.
-        seed: also of the noise.
-
-    Raises:
-        ValueError: if there are not that many.
-    """
-    count = num_images or len(images)
-    if not 2 <= count <= len(images):
-        raise ValueError(f"--num_images={count} must be from 2 to the {len(images)} that split {split!r} has.")
-    indices = data.batch_indices(len(images), seed=seed, step=0, batch_size=count)
-    settings = dict(
-        data=model.experiment.config.data.name, split=split, num_images=count, seed=seed, step=model.step,
-        weights=model.short_weights, num_timesteps=model.experiment.process.num_timesteps, clip=True,
-    ) | {WEIGHTS: model.fingerprint}  # fmt: skip
-    if model.experiment.condition_fn is not None:
-        settings["labels"] = "of the images"
-    return Selection(model, images, np.sort(indices), settings)
 
 
 def measure_terms(selection: Selection, folder: Path | None, *, batch_size: int) -> list[Score]:
@@ -99,37 +48,83 @@ def measure_terms(selection: Selection, folder: Path | None, *, batch_size: int)
     ]
 
 
-def estimate_total(
-    selection: Selection, folder: Path | None, *, num_timesteps: int | None, batch_size: int
-) -> list[Score]:
+def estimate_total(selection: Selection, folder: Path | None, *, num_timesteps: int | None, batch_size: int) -> Score:
     """Estimates the bound's total from some timesteps an image: by default 20, or all where there are fewer.
 
     Raises:
         ValueError: if the process has not that many.
     """
-    experiment = selection.model.experiment
-    count = num_timesteps or min(FAST_TIMESTEPS, experiment.process.num_timesteps)
-    likelihood.strata(experiment.process.num_timesteps, count)  # raises what there is to raise
+    process = selection.model.experiment.process
+    count = num_timesteps or min(FAST_TIMESTEPS, process.num_timesteps)
+    likelihood.strata(process.num_timesteps, count)  # raises what there is to raise
+    return _measure_total(
+        selection, folder and selection.file(folder, "bpd_fast", timesteps=count), "bpd_fast", "bits/dim, estimated",
+        _map_estimate(selection.model.experiment, count), {"timesteps_per_image": count}, batch_size=batch_size,
+    )  # fmt: skip
+
+
+def measure_ode(selection: Selection, folder: Path | None, *, num_steps: int | None, batch_size: int) -> Score:
+    """Measures the negative log-likelihood under the probability-flow ODE, with one of Hutchinson's probes an image.
+
+    It is solved in 100 steps, or one fewer than there are timesteps, unless their number is given.
+
+    Raises:
+        ValueError: if there cannot be so many steps.
+    """
+    count = num_steps or min(ODE_STEPS, selection.model.experiment.process.num_timesteps - 1)
+    return _measure_total(
+        selection, folder and selection.file(folder, "bpd_ode", steps=count), "bpd_ode", "bits/dim, ODE",
+        _map_ode(selection.model.experiment, count), {"solver_steps": count}, batch_size=batch_size,
+    )  # fmt: skip
+
+
+def _measure_total(
+    selection: Selection,
+    file: Path | None,
+    metric: str,
+    name: str,
+    mapped: Callable,
+    counts: dict[str, int],
+    *,
+    batch_size: int,
+) -> Score:
+    """Measures one number an image, whose mean is the score; its table also has the `counts`."""
 
     def summarize(rows: np.ndarray) -> dict[str, Any]:
-        return {"timesteps_per_image": count, "bits_per_dim": {"total": _as_json(rows[:, 0])}}
+        return counts | {"bits_per_dim": {"total": _as_json(rows[:, 0])}}
 
-    file = folder and selection.file(folder, "bpd_fast", timesteps=count)
-    table = measured_table(
-        selection, file, _map_estimate(experiment, count), width=1, summarize=summarize, batch_size=batch_size
-    )
+    table = measured_table(selection, file, mapped, width=1, summarize=summarize, batch_size=batch_size)
     total = table["bits_per_dim"]["total"]
-    more = (table, file and str(file))
-    return [Score("bpd_fast", "bits/dim, estimated", total["mean"], total["standard_error"], "standard error", *more)]
+    return Score(metric, name, total["mean"], total["standard_error"], "standard error", table, file and str(file))
 
 
 @functools.lru_cache(maxsize=4)
 def _map_terms(experiment: Experiment) -> Callable:
-    """Maps the bound, given pixels [B, H, W, C], keys [B] and, of a model with classes, labels [B]."""
+    def as_rows(bound: likelihood.Bound) -> jax.Array:  # [B, 1 + 2 T]
+        return jnp.concatenate([bound.prior[:, None], bound.terms, bound.mse], axis=1)
+
+    make_chain = functools.partial(likelihood.bpd_chain, experiment.process)
+    return _map_chain(experiment, make_chain, as_rows, name="the bound")
+
+
+@functools.lru_cache(maxsize=4)
+def _map_ode(experiment: Experiment, num_steps: int) -> Callable:
+    make_chain = functools.partial(likelihood.ode_bpd_chain, experiment.process, num_steps=num_steps)
+    return _map_chain(experiment, make_chain, lambda bpd: bpd, name="the likelihood")
+
+
+def _map_chain(
+    experiment: Experiment,
+    make_chain: Callable[[DenoiseFn], sampling.Chain],
+    as_rows: Callable[[Any], jax.Array],
+    *,
+    name: str,
+) -> Callable:
+    """Maps a chain of the likelihood, given pixels [B, H, W, C], keys [B] and, of a model with classes, labels [B]."""
 
     def chain_of(params: Any) -> sampling.Chain:
         def with_labels(labels: jax.Array | None) -> sampling.Chain:
-            return likelihood.bpd_chain(experiment.process, experiment.denoise_fn(params, labels))
+            return make_chain(experiment.denoise_fn(params, labels))
 
         def run(
             carried: Any, begin: Any, end: Any, pixels: jax.Array, keys: jax.Array, labels: jax.Array | None = None
@@ -144,10 +139,7 @@ def _map_terms(experiment: Experiment) -> Callable:
             read=lambda carried: as_rows(chain.read(carried)),
         )
 
-    def as_rows(bound: likelihood.Bound) -> jax.Array:  # [B, 1 + 2 T]
-        return jnp.concatenate([bound.prior[:, None], bound.terms, bound.mse], axis=1)
-
-    return parallel.map_chain(chain_of, name="the bound")
+    return parallel.map_chain(chain_of, name=name)
 
 
 @functools.lru_cache(maxsize=4)
@@ -159,71 +151,6 @@ def _map_estimate(experiment: Experiment, num_timesteps: int) -> Callable:
         ]
 
     return parallel.map_batches(total)
-
-
-def measured_table(
-    selection: Selection,
-    file: Path | None,
-    mapped: Callable,
-    *,
-    width: int,
-    summarize: Callable[[np.ndarray], dict[str, Any]],
-    batch_size: int,
-) -> dict[str, Any]:
-    """Reads the table if it is there, else computes it from every image, and writes it if it has a file.
-
-    Args:
-        selection: of the images.
-        file: of the table; None: it is not kept.
-        mapped: `(params, pixels [B, H, W, C], keys [B], report=...) -> [B, D]`, a row depending on its image and key
-            alone; of a model with classes with the images' labels [B], too.
-        width: D.
-        summarize: makes the table of all rows, [N, D] float32.
-        batch_size: images at a time.
-
-    Raises:
-        ValueError: if the file holds the table of another model.
-        FloatingPointError: if the bound of an image is not finite.
-    """
-    model, settings = selection.model, selection.settings
-    weights, or_unsigned = model.fingerprint, file is not None and model.owns(file)
-    if table := parallel.agree(
-        lambda: file and results.read_table(file, settings, weights=weights, or_unsigned=or_unsigned)
-    ):
-        print(f"From {file}, which is there already:")
-        return table
-    count, seed = len(selection.indices), settings["seed"]
-    path = file and file.with_suffix(".rows")
-    rows = ResumableArray(
-        path, settings=settings, shape=(count, width), dtype=np.float32, or_unsigned=or_unsigned
-    )  # fmt: skip
-    params = parallel.replicate(model.params)
-
-    def measure(numbers: np.ndarray) -> np.ndarray:  # [B, D]
-        indices = selection.indices[np.minimum(numbers, count - 1)]
-        arrays = selection.images.read(indices), sampling.image_keys(seed, indices)
-        if model.experiment.condition_fn is not None:
-            arrays += (selection.images.read_labels(indices),)
-        values = mapped(params, *arrays, report=rows.report)
-        if not np.isfinite(values).all():
-            raise FloatingPointError("The bound of some images is not finite: the weights, or the schedule, overflow.")
-        return values
-
-    rows.fill(measure, batch_size=min(batch_size, count))
-
-    def finish() -> dict[str, Any]:
-        summary = summarize(np.asarray(rows.array))
-        if file:
-            table = results.write_table(file, settings, weights=weights, **summary)
-        else:
-            table = {"settings": unsigned(settings), **summary}
-        rows.remove()
-        return table
-
-    table = parallel.agree(finish)
-    if file:
-        print(f"Written to {file}:")
-    return table
 
 
 def _as_json(values: np.ndarray) -> dict[str, float]:

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax import diffusion, images, likelihood, parallel, sampling
-from ddpm_jax.evaluation import bits_per_dim, results
-from ddpm_jax.evaluation.bits_per_dim import Selection
+from ddpm_jax.evaluation import results
+from ddpm_jax.evaluation.selection import Selection, measured_table
 from ddpm_jax.runs.experiment import Experiment
 from ddpm_jax.runtime import foreign_files
 from ddpm_jax.samplers import analytic, search, spaced
@@ -90,7 +90,7 @@ def measure_schedules(
         return {"decoder_bpd": decoder, "prior_bpd": prior,
                 "by_t": {name: values.tolist() for name, values in by_t.items()}}  # fmt: skip
 
-    table = bits_per_dim.measured_table(
+    table = measured_table(
         selection, selection.file(folder, "moments"), _map_moments(selection.model.experiment),
         width=2 + 2 * process.num_timesteps, summarize=summarize, batch_size=batch_size,
     )  # fmt: skip

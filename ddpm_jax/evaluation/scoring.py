@@ -11,6 +11,7 @@ from ddpm_jax.evaluation import bits_per_dim, image_sets, progressive, quality, 
 from ddpm_jax.evaluation.image_sets import ImageSet
 from ddpm_jax.evaluation.quality import FeatureSpace
 from ddpm_jax.evaluation.results import Score
+from ddpm_jax.evaluation.selection import Selection, select_images
 from ddpm_jax.runs import config
 from ddpm_jax.runs.experiment import Experiment
 from ddpm_jax.runs.trained_model import TrainedModel
@@ -19,7 +20,7 @@ PAPER_SAMPLES = 50_000
 
 OF_SAMPLES = (*quality.INCEPTION, *quality.CLASSIFIER, quality.LABELS)
 OF_PREDICTIONS = tuple(progressive.KINDS)
-OF_LIKELIHOOD = ("bpd", "bpd_fast", "rd")
+OF_LIKELIHOOD = ("bpd", "bpd_fast", "bpd_ode", "rd")
 METRICS = (*OF_SAMPLES, *OF_PREDICTIONS, *OF_LIKELIHOOD)
 DURING_TRAINING = (*OF_SAMPLES, "bpd_fast")
 
@@ -52,10 +53,11 @@ def evaluate(
         spaces: extractors with their references by kind, 'inception' or 'classifier', from `open_space`; None: made
             from `reference` as they are needed.
         images: for the likelihood; None: those of `split`.
-        split: of the model's data set, for bpd, bpd_fast and rd.
+        split: of the model's data set, for the likelihood.
         num_samples: to be drawn.
         num_images: of the split, at random; None: all.
-        num_timesteps: of bpd_fast, an image; None: 20, or all where there are fewer.
+        num_timesteps: of bpd_fast, an image; None: 20, or all where there are fewer. Of bpd_ode, the solver's steps;
+            None: 100, or one fewer than there are timesteps.
         batch_size: images at a time; None: that of the model's config, or 64.
         seed: of samples and noise, and of the choice of `num_images`.
         folder: for tables and metrics.json, which are read, continued and written; None: nothing is kept.
@@ -80,7 +82,7 @@ def evaluate(
     scores: list[Score] = []
     if chosen := [metric for metric in metrics if metric in OF_LIKELIHOOD]:
         images = image_sets.share_split(model.experiment, split) if images is None else images
-        selection = bits_per_dim.select_images(model, images, split=split, num_images=num_images, seed=seed)
+        selection = select_images(model, images, split=split, num_images=num_images, seed=seed)
         scores += _measure_likelihood(
             selection, chosen, num_timesteps=num_timesteps, batch_size=batch_size, folder=folder
         )
@@ -210,7 +212,7 @@ def check_classes(metrics: Sequence[str], experiment: Experiment) -> None:
 
 
 def _measure_likelihood(
-    selection: bits_per_dim.Selection,
+    selection: Selection,
     metrics: Sequence[str],
     *,
     num_timesteps: int | None,
@@ -221,11 +223,13 @@ def _measure_likelihood(
     for metric in metrics:
         settings = selection.settings
         if metric == "bpd_fast":
-            (score,) = bits_per_dim.estimate_total(
-                selection, folder, num_timesteps=num_timesteps, batch_size=batch_size
-            )
+            score = bits_per_dim.estimate_total(selection, folder, num_timesteps=num_timesteps, batch_size=batch_size)
             scores[metric] = score
             settings = settings | {"timesteps_per_image": score.table["timesteps_per_image"]}
+        elif metric == "bpd_ode":
+            score = bits_per_dim.measure_ode(selection, folder, num_steps=num_timesteps, batch_size=batch_size)
+            scores[metric] = score
+            settings = settings | {"solver_steps": score.table["solver_steps"]}
         elif metric not in scores:
             both = bits_per_dim.measure_terms(selection, folder, batch_size=batch_size)
             scores |= {score.metric: score for score in both}

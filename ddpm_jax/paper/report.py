@@ -20,11 +20,17 @@ def bits_per_dim(table: dict[str, Any]) -> str:
 
 def estimate(table: dict[str, Any]) -> str:
     """Formats the estimated total."""
+    return _total(table, f"Bound, estimated from {table['timesteps_per_image']} timesteps an image")
+
+
+def ode(table: dict[str, Any]) -> str:
+    """Formats the likelihood under the ODE."""
+    return _total(table, f"Negative log-likelihood under the probability-flow ODE, in {table['solver_steps']} steps")
+
+
+def _total(table: dict[str, Any], title: str) -> str:
     total = table["bits_per_dim"]["total"]
-    return (
-        f"Bound, estimated from {table['timesteps_per_image']} timesteps an image   bits/dim\n"
-        f"  {'total':<24} {total['mean']:14.7f} ± {total['standard_error']:.7f}"
-    )
+    return f"{title}   bits/dim\n  {'total':<24} {total['mean']:14.7f} ± {total['standard_error']:.7f}"
 
 
 def rate_distortion(table: dict[str, Any]) -> str:
@@ -59,7 +65,7 @@ def predictions(table: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-LIKELIHOOD = {"bpd": bits_per_dim, "bpd_fast": estimate, "rd": rate_distortion}
+LIKELIHOOD = {"bpd": bits_per_dim, "bpd_fast": estimate, "bpd_ode": ode, "rd": rate_distortion}
 
 
 def on_track(model: TrainedModel, folder: Path, tables: Path) -> str | None:

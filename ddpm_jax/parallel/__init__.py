@@ -3,6 +3,7 @@
 processes.py   how the processes of a run meet, fail together, and share what one of them knows
 watch.py       how a process that is lost is noticed
 devices.py     how a state is replicated, a batch is split, and work is mapped over the devices
+targets.py     TPUs that are not here, to compile for
 
 Every process runs the same program and makes the same calls, as JAX's multi-controller runtime wants it. Process 0
 reads and writes the work folder; what only it can know reaches the others through `agree`, arrays through `broadcast`.
@@ -17,6 +18,7 @@ from ddpm_jax.parallel.devices import (
     check_batch_size,
     describe,
     local_rows,
+    lower_chain,
     lower_train_steps,
     map_batches,
     map_chain,
@@ -40,10 +42,12 @@ from ddpm_jax.parallel.processes import (
     read_on_primary,
     watch_peers,
 )
+from ddpm_jax.parallel.targets import Chip, chip, tpu_devices
 from ddpm_jax.parallel.watch import PeerWatch
 
 __all__ = [
     "AXIS",
+    "Chip",
     "PeerWatch",
     "ProcessError",
     "agree",
@@ -51,12 +55,14 @@ __all__ = [
     "check_batch_size",
     "check_initialized",
     "check_same",
+    "chip",
     "describe",
     "initialize",
     "is_of_a_collective",
     "is_primary",
     "leave",
     "local_rows",
+    "lower_chain",
     "lower_train_steps",
     "map_batches",
     "map_chain",
@@ -67,5 +73,6 @@ __all__ = [
     "replicate",
     "replicated",
     "saveable",
+    "tpu_devices",
     "watch_peers",
 ]

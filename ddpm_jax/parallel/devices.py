@@ -1,7 +1,7 @@
 """The devices: how a state is replicated, a batch is split, and work is mapped over them."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -43,13 +43,13 @@ def saveable(tree: Any) -> Any:
     return tree if jax.process_count() == 1 else jax.tree.map(np.array, tree)
 
 
-def check_batch_size(name: str, batch_size: int, *, microbatches: int = 1) -> None:
-    """Refuses a batch that the devices cannot share equally, or a device cannot split into its microbatches.
+def check_batch_size(name: str, batch_size: int, *, microbatches: int = 1, num_devices: int | None = None) -> None:
+    """Refuses a batch that the devices (None: all of the run) cannot share equally or split into microbatches.
 
     Raises:
         ValueError: naming the setting and the nearest size that fits.
     """
-    devices = jax.device_count()
+    devices = num_devices or jax.device_count()
     n = devices * microbatches
     if batch_size % n:
         parts = f"{devices} devices" if microbatches == 1 else f"{devices} devices x {microbatches} microbatches = {n}"
@@ -83,29 +83,36 @@ def pmap_train_steps(train_step: Callable) -> Callable:
     return split_and_run
 
 
-def lower_train_steps(train_step: Callable, state: Any, batch: Any) -> jax.stages.Lowered:
+def lower_train_steps(
+    train_step: Callable, state: Any, batch: Any, *, devices: Sequence[jax.Device] | None = None
+) -> jax.stages.Lowered:
     """Lowers the program that `pmap_train_steps` runs; it is neither compiled nor run.
 
     Args:
         train_step: as there.
-        state: its abstract form, with the sharding `replicated`.
+        state: its abstract form; on the devices that are here, with the sharding `replicated`.
         batch: the abstract global batch, a pytree of [K, B, ...].
+        devices: all that it is for, of any machine; None: those of this run.
     """
-    n = jax.local_device_count()
+    n = len(devices or jax.local_devices())
+    total = len(devices or jax.devices())
 
     def split(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         k, b, *rest = x.shape
-        return jax.ShapeDtypeStruct((k, n, b // jax.device_count(), *rest), x.dtype)
+        return jax.ShapeDtypeStruct((k, n, b // total, *rest), x.dtype)
 
-    return _map_steps(train_step).lower(state, jax.tree.map(split, batch), jax.ShapeDtypeStruct((n,), np.int32))
+    mapped = _map_steps(train_step, devices)
+    return mapped.lower(state, jax.tree.map(split, batch), jax.ShapeDtypeStruct((n,), np.int32))
 
 
-def _map_steps(train_step: Callable) -> Callable:
+def _map_steps(train_step: Callable, devices: Sequence[jax.Device] | None = None) -> Callable:
     def steps(state: Any, batch: Any, stop_code: jax.Array) -> tuple[Any, Any, jax.Array]:
         state, metrics = jax.lax.scan(train_step, state, batch)
         return state, metrics, jax.lax.pmax(stop_code, AXIS)
 
-    return jax.pmap(steps, axis_name=AXIS, in_axes=(None, 1, 0), out_axes=(None, None, None), donate_argnums=0)
+    return jax.pmap(
+        steps, axis_name=AXIS, in_axes=(None, 1, 0), out_axes=(None, None, None), donate_argnums=0, devices=devices
+    )
 
 
 def map_batches(function: Callable, *, name: str = "the evaluation") -> Callable:
@@ -162,18 +169,12 @@ def map_chain(chain_of: Callable[[Any], Chain], *, name: str) -> Callable:
     def begin_on_device(shared: Any, arrays: tuple) -> Any:
         return chain_of(shared).init(*arrays)
 
-    def run_on_device(shared: Any, arrays: tuple, carried: Any, bounds: jax.Array, news: jax.Array) -> tuple:
-        return chain_of(shared).run(carried, bounds[0], bounds[1], *arrays), jax.lax.pmax(news, AXIS)
-
     def finish_on_device(shared: Any, carried: Any) -> Any:
         return jax.lax.all_gather(chain_of(shared).read(carried), AXIS)
 
     begin_mapped = jax.pmap(begin_on_device, axis_name=AXIS, in_axes=(None, 0))
     finish_mapped = jax.pmap(finish_on_device, axis_name=AXIS, in_axes=(None, 0), out_axes=None)
-    run_mapped = compilation.announced(
-        name,
-        jax.pmap(run_on_device, axis_name=AXIS, in_axes=(None, 0, 0, 0, 0), out_axes=(0, None), donate_argnums=2),
-    )
+    run_mapped = compilation.announced(name, _map_chain_steps(chain_of))
     paces: dict[int, tuple[int, int]] = {}  # by batch size, steps a dispatch: as all agreed, and as this process wants
 
     def split_and_run(shared: Any, *arrays: Any, report: Callable[[float], None] | None = None) -> Any:
@@ -202,6 +203,38 @@ def map_chain(chain_of: Callable[[Any], Chain], *, name: str) -> Callable:
         return _all_rows(result, b)
 
     return split_and_run
+
+
+def lower_chain(
+    chain_of: Callable[[Any], Chain], shared: Any, *arrays: jax.ShapeDtypeStruct, devices: Sequence[jax.Device]
+) -> jax.stages.Lowered:
+    """Lowers the program in which `map_chain` takes its steps, for devices of any machine; it is not compiled.
+
+    Args:
+        chain_of: as there.
+        shared: its abstract form.
+        *arrays: the abstract arrays [B, ...] that the chain takes; a B that the devices cannot share is filled up.
+        devices: all that it is for.
+    """
+    n = len(devices)
+
+    def on_each(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((n, *x.shape), x.dtype)
+
+    own = [jax.ShapeDtypeStruct((-(-len(x) // n), *x.shape[1:]), x.dtype) for x in arrays]
+    carried = jax.eval_shape(lambda shared, arrays: chain_of(shared).init(*arrays), shared, own)
+    bounds = jax.ShapeDtypeStruct((n, 2), np.int32)
+    arguments = shared, tuple(map(on_each, own)), jax.tree.map(on_each, carried), bounds, bounds
+    return _map_chain_steps(chain_of, devices).lower(*arguments)
+
+
+def _map_chain_steps(chain_of: Callable[[Any], Chain], devices: Sequence[jax.Device] | None = None) -> Callable:
+    def run(shared: Any, arrays: tuple, carried: Any, bounds: jax.Array, news: jax.Array) -> tuple:
+        return chain_of(shared).run(carried, bounds[0], bounds[1], *arrays), jax.lax.pmax(news, AXIS)
+
+    return jax.pmap(
+        run, axis_name=AXIS, in_axes=(None, 0, 0, 0, 0), out_axes=(0, None), donate_argnums=2, devices=devices
+    )
 
 
 def _each(value: Any) -> np.ndarray:

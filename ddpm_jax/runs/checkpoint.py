@@ -302,5 +302,5 @@ def _read(folder: Path, like: dict[str, Any]) -> dict[str, Any]:
     except Exception as error:  # whatever Orbax and TensorStore raise
         reason = _reason(error).split(". ")[0].rstrip(".:")
         if isinstance(error, ValueError):
-            reason += ", so it is of another network than config.json describes"
+            reason += ", so it is of another network than config.json describes (one of your own: own= or --own=)"
         raise RestoreError(f"The checkpoint {folder} was not restored, and is left as it is: {reason}.") from error

@@ -23,12 +23,12 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # Settings that may change while a run goes on: its parameters stay those of a run that was never stopped. With other
 # microbatches, as with other devices, they do so to float rounding, and but for the dropout masks.
 _FREE = (
-    "data.data_dir", "data.memory_limit_gib", "sample.", "train.checkpoint_every", "train.eval_", "train.keep",
-    "train.keep_period", "train.log_every", "train.microbatches", "train.num_steps", "train.on_failed_save",
-    "train.profile", "train.sample_every", "train.steps_per_dispatch",
+    "data.data_dir", "data.memory_limit_gib", "data.num_workers", "sample.", "train.checkpoint_every", "train.eval_",
+    "train.keep", "train.keep_period", "train.log_every", "train.microbatches", "train.num_steps",
+    "train.on_failed_save", "train.profile", "train.sample_every", "train.steps_per_dispatch",
 )  # fmt: skip
 
-_OF_A_HOST = ("data.data_dir", "data.memory_limit_gib")
+_OF_A_HOST = ("data.data_dir", "data.memory_limit_gib", "data.num_workers")
 
 _AT_LEAST = {
     "diffusion.num_timesteps": 2, "train.eval_samples": 2, "model.ch": 1, "model.num_res_blocks": 1,
@@ -40,7 +40,7 @@ _AT_MOST = {
     "diffusion.num_timesteps": 10**6, "model.ch": 2**14, "model.num_res_blocks": 2**6, "train.batch_size": 2**20,
     "train.steps_per_dispatch": 10**5, "sample.num_samples": 10**9, "sample.batch_size": 2**20,
     "train.seed": 2**32 - 1, "sample.seed": 2**32 - 1,  # beyond, two seeds draw the same numbers
-    "model.num_classes": 10**6,
+    "model.num_classes": 10**6, "data.num_workers": 2**10,
 }  # fmt: skip
 _LARGEST = 10**15  # of all other numbers; the least is 0
 _SIDE, _LEVELS, _MULT = 2**16, 16, 2**6  # of images in pixels, of resolutions, of their width

@@ -21,6 +21,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.background = (255, 255, 255)  # red, green, blue: what transparent images are shown on
     config.data.flip = True  # mirror images left to right at random
     config.data.memory_limit_gib = 4.0  # data sets up to this size are held decoded in memory, larger ones streamed
+    config.data.num_workers = 0  # processes that stream a data set, for each process of a run; 0: its threads
 
     config.diffusion = ml_collections.ConfigDict()
     config.diffusion.schedule = "linear"  # see ddpm_jax/schedule.py

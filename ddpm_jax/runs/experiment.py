@@ -12,7 +12,9 @@ import numpy as np
 
 from ddpm_jax import data, diffusion, guidance, samplers, sampling, schedule, training, unet
 from ddpm_jax.runs import config as config_module
+from ddpm_jax.runs import own as own_module
 from ddpm_jax.runs.config import DTYPES
+from ddpm_jax.runs.own import Own
 
 
 class GuidedParams(NamedTuple):
@@ -28,8 +30,9 @@ class Experiment:
 
     config: ml_collections.ConfigDict
     process: diffusion.Process
-    model: unet.UNet
+    model: unet.UNet | own_module.LabelledNetwork
     image_shape: tuple[int, int, int]  # H, W, C
+    own: Own = dataclasses.field(default_factory=Own)
 
     @property
     def condition_fn(self) -> training.ConditionFn | None:
@@ -161,16 +164,24 @@ class Experiment:
             FileNotFoundError: if it is not where the config says.
         """
         settings = self.config.data
-        source = data.load(
-            settings.name,
-            split=split or settings.split,
-            data_dir=settings.data_dir,
-            image_size=self.image_shape[:2],
-            channels=settings.channels,
-            memory_limit_gib=settings.memory_limit_gib,
-            background=settings.background,
-            holdout=settings.holdout,
-        )
+        if self.own.open_data:
+            source = self.own.open_data(split or settings.split)
+            if source.image_shape != self.image_shape:
+                raise ValueError(
+                    f"open_data gives images of {source.image_shape}, and data.image_size and data.channels say "
+                    f"{self.image_shape}: set these, or give them to data.from_sequence."
+                )
+        else:
+            source = data.load(
+                settings.name,
+                split=split or settings.split,
+                data_dir=settings.data_dir,
+                image_size=self.image_shape[:2],
+                channels=settings.channels,
+                memory_limit_gib=settings.memory_limit_gib,
+                background=settings.background,
+                holdout=settings.holdout,
+            )
         if self.config.model.num_classes not in (0, len(source.class_names)):
             raise ValueError(
                 f"model.num_classes={self.config.model.num_classes}, but the images of {settings.name!r} are of "
@@ -186,8 +197,8 @@ class Experiment:
         return jax.eval_shape(self.model.init, jax.random.key(0), x, t, cond)["params"]
 
 
-def make_experiment(config: ml_collections.ConfigDict) -> Experiment:
-    """Builds what the config describes.
+def make_experiment(config: ml_collections.ConfigDict, own: Own | None = None) -> Experiment:
+    """Builds what the config describes, with the network and the data of one's own where they are given.
 
     Raises:
         ValueError: if the process makes no sense, or the network does not fit the images.
@@ -195,17 +206,14 @@ def make_experiment(config: ml_collections.ConfigDict) -> Experiment:
     height, width = config.data.image_size[0], config.data.image_size[-1]
     process = _make_process(config.diffusion)
     diffusion.check_loss(process, config.diffusion.loss_type, config.diffusion.loss_weighting)
+    own, channels = own or Own(), process.outputs_per_channel * config.data.channels
     model_settings = {name: value for name, value in config.model.items() if name not in ("dtype", "num_classes")}
-    experiment = Experiment(
-        config=config,
-        process=process,
-        model=unet.UNet(
-            process.outputs_per_channel * config.data.channels, dtype=DTYPES[config.model.dtype], **model_settings
-        ),
-        image_shape=(height, width, config.data.channels),
-    )
+    model = unet.UNet(channels, dtype=DTYPES[config.model.dtype], **model_settings)
+    if own.network is not None:
+        model = own_module.LabelledNetwork(own.network, channels)
+    experiment = Experiment(config, process, model, (height, width, config.data.channels), own)
     experiment.sampler()  # one that does not fit the process is refused here
-    experiment.abstract_params()  # traces the network: a size that does not fit is refused here
+    experiment.abstract_params()  # traces the network: one that does not fit the images is refused here
     return experiment
 
 

@@ -1,24 +1,17 @@
-"""The log of a training run: lines on the terminal, metrics.jsonl, and TensorBoard events."""
+"""The log of a training run: lines on the terminal, and whatever `writers` write."""
 
 import contextlib
 import datetime
-import json
 import math
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
 import optax
-from absl import logging
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
 
-from ddpm_jax.runs import workdir
-from ddpm_jax.runtime import files
+from ddpm_jax.runs.writers import Writer
 from ddpm_jax.training import Metrics, NonFiniteError
 
 
@@ -30,10 +23,8 @@ class MetricLog:
     just been waited for, so the time between tells little about the devices.
 
     Args:
-        directory: the work folder. What metrics.jsonl says of steps after `start_step` is removed: they are redone.
-            What cannot be read of it is set aside. None: nothing is written, and losses that are not finite are refused
-            all the same.
-        start_step: steps made before.
+        writers: where it is written. Without any nothing is printed, and losses that are not finite are refused all the
+            same.
         num_steps: steps when the run is finished.
         batch_size: images a step.
         log_every: in steps.
@@ -41,20 +32,12 @@ class MetricLog:
     """
 
     def __init__(
-        self, directory: Path | None, *, start_step: int, num_steps: int, batch_size: int, log_every: int,
+        self, writers: Sequence[Writer], *, num_steps: int, batch_size: int, log_every: int,
         learning_rate: optax.Schedule,
     ):  # fmt: skip
         self._num_steps, self._batch_size, self._log_every = num_steps, batch_size, log_every
         self._learning_rate = learning_rate
-        self._file, self._events = None, None
-        if directory:
-            path = directory / workdir.METRICS
-            lines = workdir.read_metrics(directory)
-            _set_aside(path, [line for line, report in lines if report is None])
-            kept = [line for line, report in lines if report and report["step"] <= start_step]
-            files.write_atomically(path, "".join(f"{line.decode()}\n" for line in kept))
-            self._file, self._unwritten = path.open("ab", buffering=0), b""
-            self._events = _open_events(directory / workdir.TENSORBOARD, purge_step=start_step + 1)
+        self._writers = writers
         self._waiting: tuple[int, Metrics] | None = None
         self._rows: list[Metrics] = []
         self._late_fetch: float | None = None  # the time of the last; the first has the compilation behind it
@@ -86,12 +69,12 @@ class MetricLog:
             for name in ("loss", "grad_norm"):
                 if not math.isfinite(value := getattr(row, name)):
                     raise NonFiniteError(f"The {name} of step {step} is {value}")
-            if self._file:
+            if self._writers:
                 self._rows.append(row)
         self._steps_since += count
         if late:
             self._time()
-        if self._file and (last % self._log_every == 0 or last == self._num_steps):
+        if self._writers and (last % self._log_every == 0 or last == self._num_steps):
             self._report(last)
 
     def _time(self) -> None:
@@ -103,12 +86,15 @@ class MetricLog:
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Logs scores of the model after a step."""
-        if self._file:
-            self._unwritten += f"{json.dumps({'step': step, **values})}\n".encode()
-            self._write_out(values, step=step)
+        self._write(step, lambda writer: writer.scalars(step, values))
+        if self._writers:
             print(
                 f"step {step}/{self._num_steps}", *(f"{name} {value:.6g}" for name, value in values.items()), sep="  "
             )
+
+    def picture(self, step: int, name: str, pixels: np.ndarray) -> None:
+        """Logs a picture, uint8 [H, W, C]."""
+        self._write(step, lambda writer: writer.picture(step, name, pixels))
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -119,12 +105,8 @@ class MetricLog:
             self._late_fetch += time.perf_counter() - begin
 
     def close(self) -> None:
-        """Writes out what is buffered."""
-        if self._file:
-            self._write_out({}, step=self._num_steps)
-            self._file.close()
-            with contextlib.suppress(OSError):
-                self._events.close()
+        """Closes the writers."""
+        self._write(self._num_steps, lambda writer: writer.close())
 
     def _report(self, step: int) -> None:
         rate = self._timed_steps / self._timed_seconds if self._timed_steps else None
@@ -140,8 +122,7 @@ class MetricLog:
             "images_per_s": rate and rate * self._batch_size,
         }
         self._rows, self._timed_steps, self._timed_seconds = [], 0, 0.0
-        self._unwritten += f"{json.dumps({'step': step, **values})}\n".encode()
-        self._write_out(values, step=step)
+        self._write(step, lambda writer: writer.scalars(step, values))
         left = f", {datetime.timedelta(seconds=round((self._num_steps - step) / rate))} left" if rate else ""
         speed = f"  {rate:.2f} steps/s, {rate * self._batch_size:.0f} images/s{left}" if rate else ""
         print(
@@ -150,35 +131,12 @@ class MetricLog:
             flush=True,
         )
 
-    def _write_out(self, values: dict[str, float | None], *, step: int) -> None:
-        """Writes into the files. What a full disk does not take of metrics.jsonl is kept for the next time."""
-        try:
-            self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
-            for name, value in values.items():
-                if value is not None:
-                    self._events.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
-            self._events.flush()
-        except OSError as error:
-            print(f"The metrics of step {step} are not written yet: {error.strerror}.", file=sys.stderr)
-
-
-def _open_events(folder: Path, *, purge_step: int) -> EventsWriter:
-    """Opens the events of TensorBoard, which then forgets the steps from `purge_step` on.
-
-    `SummaryWriter` is not used: its thread dies of a full disk, and the next call to it waits for ever.
-    """
-    folder.mkdir(exist_ok=True)
-    events = EventsWriter(str(folder / "events"))
-    start = SessionLog(status=SessionLog.START)
-    events.write_event(Event(wall_time=time.time(), step=purge_step, session_log=start))
-    return events
-
-
-def _set_aside(path: Path, lines: list[bytes]) -> None:
-    """Writes the lines that cannot be read beside the log, and says so."""
-    if lines:
-        aside = workdir.free_name(path.with_name(f"{path.name}.unreadable"))
-        aside.write_bytes(b"".join(line + b"\n" for line in lines))
-        logging.warning(
-            "%s is damaged. What cannot be read of it, %d lines, is now in %s.", path, len(lines), aside.name
-        )
+    def _write(self, step: int, act: Callable[[Writer], None]) -> None:
+        problems = {}
+        for writer in self._writers:
+            try:
+                act(writer)
+            except OSError as error:
+                problems[error.strerror or str(error)] = None
+        for problem in problems:
+            print(f"The metrics of step {step} are not written yet: {problem}.", file=sys.stderr)

@@ -9,7 +9,7 @@ import functools
 import hashlib
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +197,13 @@ def _checked(mapped: Callable) -> Callable[..., np.ndarray]:
 def mapped_sample(experiment: Experiment) -> Callable[..., np.ndarray]:
     """Returns `(replicated params, *experiment.inputs) -> uint8 [B, H, W, C]`, by `map_chain` and compiled once."""
     return map_chain(experiment.chain, lambda x_0, _: x_0)
+
+
+def lower_sample(experiment: Experiment, devices: Sequence[jax.Device]) -> jax.stages.Lowered:
+    """Lowers the steps of `mapped_sample` for devices of any machine that share `sample.batch_size` images."""
+    indices = np.arange(experiment.config.sample.batch_size)
+    inputs = jax.eval_shape(lambda: experiment.inputs(0, indices))
+    return parallel.lower_chain(experiment.chain, experiment.abstract_params(), *inputs, devices=devices)
 
 
 def draw_in_memory(experiment: Experiment, params: Any, *, num_samples: int, batch_size: int, seed: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from ddpm_jax import averaging, parallel
 from ddpm_jax.metrics import features
 from ddpm_jax.runs import checkpoint, config, posthoc
 from ddpm_jax.runs.experiment import Experiment, GuidedParams, make_experiment
+from ddpm_jax.runs.own import Own
 from ddpm_jax.runs.workdir import CHECKPOINTS, read_config
 from ddpm_jax.runtime import program
 
@@ -95,7 +96,9 @@ def average_name(settings: ml_collections.ConfigDict) -> str:
     return f"ema_{settings.optim.ema_decay:g}"
 
 
-def load(workdir: str | os.PathLike, *, step: int | None = None, weights: str | None = None) -> TrainedModel:
+def load(
+    workdir: str | os.PathLike, *, step: int | None = None, weights: str | None = None, own: Own | None = None
+) -> TrainedModel:
     """Loads the trained model of a work folder, given the folder alone; changes nothing in it.
 
     With several processes all call it alike: process 0 reads, the others receive.
@@ -106,6 +109,7 @@ def load(workdir: str | os.PathLike, *, step: int | None = None, weights: str | 
         weights: 'raw', the parameters themselves; 'ema' or, with its decay, 'ema_0.9999', their average; another of
             optim.averages by its name; 'posthoc_0.08', one of another length from those that all checkpoints up to the
             step hold (`posthoc`); None: as the config's sample.weights says.
+        own: the network and the data that the run was trained with, where they were one's own.
 
     Returns:
         The model, its parameters on the default device.
@@ -117,8 +121,13 @@ def load(workdir: str | os.PathLike, *, step: int | None = None, weights: str | 
     """
     parallel.check_same(program.facts)
     folder = Path(workdir)
-    settings = config.from_json(parallel.agree(lambda: config.to_json(read_config(folder))))
-    return _with_weaker(_load(folder, make_experiment(settings), step, weights or settings.sample.weights))
+    settings = settings_of(folder)
+    return _with_weaker(_load(folder, make_experiment(settings, own), step, weights or settings.sample.weights))
+
+
+def settings_of(workdir: str | os.PathLike) -> ml_collections.ConfigDict:
+    """Reads the config of a run on process 0, for all; errors as `workdir.read_config`."""
+    return config.from_json(parallel.agree(lambda: config.to_json(read_config(workdir))))
 
 
 def _with_weaker(model: TrainedModel) -> TrainedModel:

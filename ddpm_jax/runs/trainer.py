@@ -7,7 +7,7 @@ import contextlib
 import functools
 import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,16 +16,15 @@ import ml_collections
 import numpy as np
 import optax
 
-from ddpm_jax import data, images, parallel, sampling, timesteps, training
+from ddpm_jax import data, parallel, sampling, timesteps, training, unet
 from ddpm_jax.ops import convolution
-from ddpm_jax.runs import checkpoint, config, dry_run, sample_files, workdir
+from ddpm_jax.runs import checkpoint, config, initial_weights, periodic, workdir
 from ddpm_jax.runs.experiment import Experiment, make_experiment
 from ddpm_jax.runs.metric_log import MetricLog
-from ddpm_jax.runs.trained_model import TrainedModel, average_name
+from ddpm_jax.runs.own import Own
+from ddpm_jax.runs.writers import JsonLines, TensorBoard
 from ddpm_jax.runtime import profiling, program
 from ddpm_jax.runtime.signals import Stopped, StopRequest
-
-EvaluateFn = Callable[[TrainedModel], dict[str, float]]  # the model so far -> scores by name
 
 
 class Outcome(NamedTuple):
@@ -39,7 +38,9 @@ def train(
     settings: ml_collections.ConfigDict,
     directory: Path,
     *,
-    prepare_evaluation: Callable[[Experiment], EvaluateFn] | None = None,
+    prepare_evaluation: Callable[[Experiment], periodic.EvaluateFn] | None = None,
+    init_from: initial_weights.Origin | None = None,
+    own: Own | None = None,
 ) -> Outcome:
     """Trains to the end, or until some process is asked to stop; continues the run that the folder holds.
 
@@ -50,6 +51,8 @@ def train(
         directory: the work folder.
         prepare_evaluation: called once before training begins, so that all that can go wrong does so early; its result
             is called every `train.eval_every` steps. `evaluation.prepare` measures `train.eval_metrics`.
+        init_from: the run whose weights a new one starts from; None: it starts from scratch.
+        own: the network and the data that take the place of those of the settings, and a further log.
 
     Raises:
         ValueError: if the settings, the work folder or the data are wrong, or a process has others than process 0.
@@ -57,16 +60,18 @@ def train(
         training.NonFiniteError: if the loss or the gradient norm of a step is not finite.
     """
     directory = Path(directory)
-    parallel.check_same(lambda: program.facts() | config.facts(settings))
-    experiment = parallel.raise_on_all(lambda: checked_experiment(settings))
+    given = [facts for each in (init_from, own) if each for facts in each.facts().items()]
+    parallel.check_same(lambda: program.facts() | config.facts(settings) | dict(given))
+    experiment = parallel.raise_on_all(lambda: checked_experiment(settings, own))
+    initial = initial_weights.read(experiment, directory, init_from)
     source = parallel.raise_on_all(experiment.load_data)
     parallel.check_same(source.fingerprint)
     optimizer, train_step = make_step(experiment)
-    events = _periodic_events(experiment, directory, prepare_evaluation)
+    events = periodic.events(experiment, directory, prepare_evaluation)
     with StopRequest() as stop, contextlib.ExitStack() as stack:
-        checkpoints = parallel.raise_on_all(lambda: _open_checkpoints(settings, directory, stack, source))
+        checkpoints = parallel.raise_on_all(lambda: _open_checkpoints(settings, directory, stack, source, initial))
         print(f"{len(source)} images of {experiment.image_shape}, {parallel.describe()}, folder {directory.absolute()}")
-        state, start = _first_state(experiment, optimizer, checkpoints)
+        state, start = initial_weights.first_state(make_init(experiment, optimizer), checkpoints, initial)
         train_steps = stack.enter_context(
             profiling.Traced(
                 parallel.pmap_train_steps(train_step), steps=profiling.parse(settings.train.profile),
@@ -74,7 +79,7 @@ def train(
                 directory=parallel.own_folder(directory / workdir.PROFILE),  # JAX names traces by the host
             )
         )  # fmt: skip
-        log = stack.enter_context(contextlib.closing(_open_log(settings, directory, start)))
+        log = stack.enter_context(contextlib.closing(_open_log(experiment, directory, start)))
         step, code, agreed_code = start, 0, 0
         for step, batch in dispatches(settings, source, start):
             code = int(agreed_code)  # of the dispatch before: this one keeps the devices busy while the host waits
@@ -94,27 +99,32 @@ def train(
     return Outcome(step, code)
 
 
-def checked_experiment(settings: ml_collections.ConfigDict) -> Experiment:
-    """Builds the experiment that the settings describe.
+def checked_experiment(
+    settings: ml_collections.ConfigDict, own: Own | None = None, *, num_devices: int | None = None
+) -> Experiment:
+    """Builds the experiment that the settings describe, for so many devices; None: those of this run.
 
     Raises:
         ValueError: if they are wrong, or the batch does not fit the devices.
     """
     config.check(settings)
     parallel.check_batch_size(
-        "train.batch_size", settings.train.batch_size, microbatches=settings.train.microbatches
+        "train.batch_size", settings.train.batch_size, microbatches=settings.train.microbatches,
+        num_devices=num_devices,
     )  # fmt: skip
-    return make_experiment(settings)
+    return make_experiment(settings, own)
 
 
 def make_step(experiment: Experiment) -> tuple[optax.GradientTransformation, Callable]:
     """Makes the optimizer, and the train step `(state, batch) -> state, metrics` of one device."""
     settings = experiment.config
-    optim = settings.optim
+    optim, model = settings.optim, experiment.model
+    if isinstance(model, unet.UNet):
+        model = model.clone(conv=convolution.conv_for_training)
     optimizer = training.make_optimizer(lr=optim.lr, warmup_steps=optim.warmup_steps, clip_norm=optim.clip_norm)
     return optimizer, functools.partial(
         training.train_step, rng=_run_key(experiment), process=experiment.process,
-        model=experiment.model.clone(conv=convolution.conv_for_training), optimizer=optimizer,
+        model=model, optimizer=optimizer,
         loss_type=settings.diffusion.loss_type, ema_decay=optim.ema_decay, ema_warmup=optim.ema_warmup,
         flip=settings.data.flip, microbatches=settings.train.microbatches, axis_name=parallel.AXIS,
         timestep_sampler=_timestep_sampler(experiment), loss_weighting=settings.diffusion.loss_weighting,
@@ -152,23 +162,13 @@ def abstract_batch(experiment: Experiment) -> data.Batch:
     )
 
 
-def lower(experiment: Experiment) -> jax.stages.Lowered:
-    """Lowers the program of a dispatch, from shapes alone."""
+def lower(experiment: Experiment, devices: Sequence[jax.Device] | None = None) -> jax.stages.Lowered:
+    """Lowers the program of a dispatch, from shapes alone; for devices of another machine, or those of this run."""
     optimizer, train_step = make_step(experiment)
-    state = checkpoint.abstract(jax.eval_shape(make_init(experiment, optimizer)), parallel.replicated())
-    return parallel.lower_train_steps(train_step, state, abstract_batch(experiment))
-
-
-def report(settings: ml_collections.ConfigDict, directory: Path) -> None:
-    """Prints what the run would be and need, and writes nothing.
-
-    Raises:
-        ValueError: as a run would: of the work folder at once, of the data after all else has been said.
-        FileNotFoundError: if there is no data, likewise.
-    """
-    experiment = parallel.raise_on_all(lambda: checked_experiment(settings))
-    parallel.agree(lambda: workdir.check(directory, settings))
-    dry_run.report(experiment, lower(experiment))
+    state = jax.eval_shape(make_init(experiment, optimizer))
+    if devices is None:
+        state = checkpoint.abstract(state, parallel.replicated())
+    return parallel.lower_train_steps(train_step, state, abstract_batch(experiment), devices=devices)
 
 
 def dispatches(
@@ -180,8 +180,9 @@ def dispatches(
     """
     step, rows = start, parallel.local_rows(settings.train.batch_size)
     batches = data.batches(
-        source, seed=settings.train.seed, batch_size=settings.train.batch_size, start_step=start, rows=rows
-    )
+        source, seed=settings.train.seed, batch_size=settings.train.batch_size, start_step=start, rows=rows,
+        num_workers=settings.data.num_workers,
+    )  # fmt: skip
     with contextlib.closing(batches):
         while step < settings.train.num_steps:
             end = _next_end(settings.train, step)
@@ -197,36 +198,28 @@ def _next_end(settings: ml_collections.ConfigDict, step: int) -> int:
 
 
 def _open_checkpoints(
-    settings: ml_collections.ConfigDict, directory: Path, stack: contextlib.ExitStack, source: data.Source
-) -> checkpoint.Checkpoints | None:
+    settings: ml_collections.ConfigDict, directory: Path, stack: contextlib.ExitStack, source: data.Source,
+    initial: initial_weights.InitialWeights | None,
+) -> checkpoint.Checkpoints | None:  # fmt: skip
     """Takes the work folder for this run alone, until `stack` is closed; None on all processes but 0."""
     if not parallel.is_primary():
         return None
     stack.enter_context(workdir.locked(directory))
     workdir.write_config(directory, settings, fingerprint=source.fingerprint())
+    initial_weights.write(directory, initial)
     checkpoints = checkpoint.Checkpoints(
         directory / workdir.CHECKPOINTS, keep=settings.train.keep, keep_period=settings.train.keep_period
     )
     return stack.enter_context(contextlib.closing(checkpoints))
 
 
-def _first_state(
-    experiment: Experiment, optimizer: optax.GradientTransformation, checkpoints: checkpoint.Checkpoints | None
-) -> tuple[training.TrainState, int]:
-    """Restores the newest checkpoint of process 0, or starts afresh; returns the state, replicated, and its step."""
-    init_fn = make_init(experiment, optimizer)
-    like = checkpoint.abstract(jax.eval_shape(init_fn), parallel.replicated())
-    restored = parallel.raise_on_all(lambda: checkpoints and checkpoints.restore(like))
-    state = parallel.replicate(parallel.broadcast(restored or init_fn()))
-    start = int(state.step)
-    print(f"Continuing from step {start} in {checkpoints.directory}." if restored else "Starting from scratch.")
-    return state, start
-
-
-def _open_log(settings: ml_collections.ConfigDict, directory: Path, start: int) -> MetricLog:
+def _open_log(experiment: Experiment, directory: Path, start: int) -> MetricLog:
+    """Opens the log; process 0 alone writes it."""
+    settings, open_own = experiment.config, experiment.own.open_writer
+    open_writers = (JsonLines, TensorBoard, *([open_own] if open_own else [])) if parallel.is_primary() else ()
     return parallel.raise_on_all(
         lambda: MetricLog(
-            directory if parallel.is_primary() else None, start_step=start, num_steps=settings.train.num_steps,
+            [open_writer(directory, start) for open_writer in open_writers], num_steps=settings.train.num_steps,
             batch_size=settings.train.batch_size, log_every=settings.train.log_every,
             learning_rate=training.learning_rate_schedule(settings.optim.lr, settings.optim.warmup_steps),
         )
@@ -268,35 +261,3 @@ def _reporting_failed_saves(stop: StopRequest, on_failed_save: str) -> Iterator[
         print(f"{error} {then}; the checkpoints before it are as they were.", file=sys.stderr)
         if stopping:
             stop.request(1)
-
-
-def _periodic_events(
-    experiment: Experiment, directory: Path, prepare_evaluation: Callable[[Experiment], EvaluateFn] | None
-) -> list[tuple[int, Callable[[MetricLog, training.TrainState, int], None]]]:
-    """Returns how often grids and scores are due, in steps (0: never), and what makes them."""
-    settings, grid = experiment.config.train, experiment.config.sample
-
-    def draw_grid(_: MetricLog, state: training.TrainState, step: int) -> None:
-        pixels = sample_files.draw_in_memory(
-            experiment, state.ema_params, num_samples=grid.num_samples, batch_size=grid.batch_size, seed=grid.seed
-        )
-        path = directory / workdir.SAMPLES / f"step_{step:08d}.png"
-        model = TrainedModel(experiment, state.ema_params, step, average_name(experiment.config), directory)
-        title = sample_files.title(model, "Samples", seed=grid.seed)
-        parallel.agree(lambda: images.save_png(path, images.labelled_grid(pixels, title=title)))
-        print(f"Samples of step {step}: {path}")
-
-    if not settings.eval_every:
-        return [(settings.sample_every, draw_grid)]
-    if prepare_evaluation is None:
-        raise ValueError(
-            f"train.eval_every={settings.eval_every} asks for scores, but there is nothing to measure them with: pass "
-            "prepare_evaluation=ddpm_jax.evaluation.prepare, or set it to 0."
-        )
-    evaluate = prepare_evaluation(experiment)
-
-    def log_scores(log: MetricLog, state: training.TrainState, step: int) -> None:
-        model = TrainedModel(experiment, state.ema_params, step, average_name(experiment.config))
-        log.log(step, evaluate(model))
-
-    return [(settings.sample_every, draw_grid), (settings.eval_every, log_scores)]

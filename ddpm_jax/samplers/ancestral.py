@@ -14,7 +14,8 @@ def ancestral(process: Process, timesteps: np.ndarray | None = None, *, variance
 
     At all T timesteps its coefficients are those of p itself, so they come with the prediction. At some of them they
     are those of the process that has these alone (Nichol and Dhariwal 2021, Section 4), whose betas are
-    1 - alpha-bar_t / alpha-bar_s from a timestep t to the next, s.
+    1 - alpha-bar_t / alpha-bar_s from a timestep t to the next, s. A variance of `learned_range` lies between the ends
+    that this process has, where the network says.
 
     Args:
         process: of T timesteps, with a variance of the model.
@@ -24,17 +25,20 @@ def ancestral(process: Process, timesteps: np.ndarray | None = None, *, variance
 
     Raises:
         ValueError: if timesteps or variances do not fit, or the timesteps are some of them, without variances, where
-            those of single steps are learned.
+            `learned` ones are of single steps.
     """
     if variances is None and (timesteps is None or np.array_equal(timesteps, np.arange(process.num_timesteps))):
         return Sampler(np.arange(process.num_timesteps, dtype=np.int32), unchanged, _step, unchanged)
-    if variances is None and process.var_type not in ("fixedsmall", "fixedlarge"):
+    if variances is None and process.var_type == "learned":
         raise ValueError(
             f"var_type={process.var_type!r} is of single steps: ancestral sampling takes all of them, that is "
-            f"{process.num_timesteps}, or a process respaced to some. Other samplers do not use it."
+            f"{process.num_timesteps}. Other samplers do not use it."
         )
     timesteps = checked(process, timesteps)
     table = posterior_weights(process, timesteps, large=process.var_type == "fixedlarge")
+    upper = posterior_weights(process, timesteps, large=True)[:, 2]
+    range_ratio = np.divide(upper, table[:, 2], out=np.ones_like(upper), where=upper > 0.0)
+    in_range = variances is None and process.var_type == "learned_range"
     if variances is not None:
         if np.shape(variances) != timesteps.shape or not np.all(np.asarray(variances) >= 0.0):
             raise ValueError(f"The variances must be {len(timesteps)}, one a timestep, each at least 0.")
@@ -43,9 +47,12 @@ def ancestral(process: Process, timesteps: np.ndarray | None = None, *, variance
     def step(
         predict_fn: PredictFn, x_t: jax.Array, i: jax.Array | int, noise: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        x_0 = predict_fn(x_t, timestep_at(timesteps, i, x_t)).x_0
+        predicted = predict_fn(x_t, timestep_at(timesteps, i, x_t))
         of_x_0, of_x_t, deviation = weights_at(table, i, x_t)
-        return of_x_0 * x_0 + of_x_t * x_t + deviation * noise, x_0
+        if in_range:
+            (ratio,) = weights_at(range_ratio[:, None], i, x_t)
+            deviation *= ratio**predicted.range_share
+        return of_x_0 * predicted.x_0 + of_x_t * x_t + deviation * noise, predicted.x_0
 
     return Sampler(timesteps, unchanged, step, unchanged)
 

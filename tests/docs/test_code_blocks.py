@@ -2,8 +2,10 @@
 
 import importlib
 import re
+import runpy
 import shlex
 import sys
+import types
 from pathlib import Path
 
 import flax.linen as nn
@@ -17,11 +19,12 @@ from absl import flags
 
 import ddpm_jax
 from ddpm_jax import unet
-from ddpm_jax.cli import app
+from ddpm_jax.cli import app, doctor
 from ddpm_jax.configs import digits
 from ddpm_jax.diffusion import make_process
 from ddpm_jax.runs import conversion
 from ddpm_jax.runs.experiment import make_experiment
+from ddpm_jax.runs.own import from_file
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -32,6 +35,7 @@ TINY = {
     r"num_steps, batch_size = 1200, 64": "num_steps, batch_size = 2, 4",
     r"digits\.get_config\(\)": "tiny_config()",
     r"config\.train\.num_steps = 2000": "config.train.num_steps = 2",
+    r"config\.train\.sample_every = 1000": "config.train.sample_every = 2",
     r'\["(fid|bpd)", "\w+"\]': '["bpd"]',  # no Inception, no classifier
     r"num_images=100, num_samples=1000": "num_images=4, num_samples=16",
     r"jnp\.arange\((16|60)\)": "jnp.arange(5)",
@@ -70,6 +74,12 @@ class OneLayer(unet.UNet):
         return nn.Dense(self.out_ch)(x) + temb[:, None, None, :]
 
 
+def wandb():
+    """A stand-in for Weights & Biases: the functions of it that the pages call."""
+    run = types.SimpleNamespace(log=lambda values, step: None, finish=lambda: None)
+    return types.SimpleNamespace(init=lambda project, id, resume, dir: run, Image=lambda pixels: pixels)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def tiny(tmp_path_factory):
     """Small networks, compiled as fast as can be; and a working directory with the work folders that the pages name."""
@@ -79,6 +89,7 @@ def tiny(tmp_path_factory):
         patch.chdir(folder)
         patch.setenv("DDPM_JAX_CACHE", str(folder / "cache"))
         patch.setattr(unet, "UNet", OneLayer)
+        patch.setitem(sys.modules, "wandb", wandb())
         ddpm_jax.train(tiny_config(), "runs/digits")
         ddpm_jax.train(tiny_config(num_classes=10), "runs/digits_by_class")
         Path("runs/cifar10").symlink_to("digits")
@@ -124,6 +135,26 @@ def test_the_python_blocks_of_a_page_run_one_after_another(page, request):
                 code = re.sub(pattern, tiny, code)
             exec(compile(code, f"{page.name}, block {i + 1}", "exec"), names)
     plt.close("all")
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
+def test_a_config_file_with_a_network_and_data_trains_and_is_measured(tmp_path):
+    (code,) = (code for code in blocks(ROOT / "docs/own_data_and_network.md", "python") if "def get_network" in code)
+    path = tmp_path / "mine.py"
+    path.write_text(code)
+    config = runpy.run_path(str(path))["get_config"]()
+    config.diffusion.num_timesteps = 10
+    config.train.update(num_steps=2, batch_size=4, checkpoint_every=2, steps_per_dispatch=1)
+    own = from_file(str(path), config)
+    ddpm_jax.train(config, tmp_path / "run", own=own)
+    with pytest.raises(ValueError, match="another network than .* own= or --own="):
+        ddpm_jax.load(tmp_path / "run")
+    model = ddpm_jax.load(tmp_path / "run", own=own)
+    (score,) = ddpm_jax.evaluate(model, ["bpd"], split="test", num_images=4)
+    assert score.value > 0.0
+    values = doctor._define_flags()
+    values(["ddpm-doctor", f"--config={path}"])
+    assert doctor._facts(values)["number of images"] == "200"
 
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections

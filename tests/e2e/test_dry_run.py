@@ -1,3 +1,4 @@
+import importlib.util
 import re
 
 import jax
@@ -35,3 +36,27 @@ def test_a_dry_run_without_data_says_the_rest_and_fails(run, tmp_path):
 def test_a_dry_run_refuses_what_the_run_would_refuse(run, trained):
     output = run("train.py", *TINY, f"--workdir={trained}", "--config.optim.lr=0.5", "--dry_run", code=1)
     assert "optim.lr: 0.001 -> 0.5" in output
+
+
+def test_a_target_is_for_dry_runs_alone(run, tmp_path):
+    output = run("train.py", *TINY, f"--workdir={tmp_path / 'run'}", "--target=v5e:2x4", code=1)
+    assert "give --dry_run, too" in output
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu, the TPU's compiler, is not installed")
+def test_a_dry_run_for_a_tpu_needs_none(run, tmp_path):
+    output = run("train.py", *TINY, f"--workdir={tmp_path / 'run'}", "--dry_run", "--target=v5e:2x4")
+    assert "Target: v5e:2x4, 8 chips (TPU v5 lite) on 1 host." in output
+    assert "Batch: 8 images, 1 on each chip." in output
+    for name in ("The train step", "The sampler"):
+        assert re.search(rf"^{name}: compiled in \d+ s\. It fits: .* of 16\.00 GiB on each chip", output, re.MULTILINE)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu, the TPU's compiler, is not installed")
+def test_a_dry_run_fails_where_the_batch_does_not_fit_the_chips(run, tmp_path):
+    arguments = (*TINY, "--config.train.batch_size=2097152")
+    output = run("train.py", *arguments, f"--workdir={tmp_path / 'run'}", "--dry_run", "--target=v5e:2x2", code=1)
+    assert "The train step: THIS DOES NOT FIT. RESOURCE_EXHAUSTED" in output
+    assert "The sampler: compiled" in output

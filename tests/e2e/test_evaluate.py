@@ -109,6 +109,25 @@ def test_the_fast_estimate_from_every_timestep_is_the_bound(run, output, workdir
 
 
 @pytest.mark.slow
+def test_the_likelihood_of_the_ode_does_not_depend_on_batches_or_pieces(run, workdir, trained, tmp_path):
+    """By one device in batches of four, by two of three each: these fill up a last batch, and take other pieces."""
+    shutil.copytree(trained, tmp_path / "run")
+    arguments = ("--metrics=bpd_ode", "--num_images=7")
+    said = run("evaluate.py", f"--workdir={workdir}", *arguments, "--batch_size=4")
+    run("evaluate.py", f"--workdir={tmp_path / 'run'}", *arguments, "--batch_size=6", devices=2)
+    ours, theirs = (read(folder, f"bpd_ode_{NAME}_steps9") for folder in (workdir, tmp_path / "run"))
+    assert_same(ours, theirs)
+    total = ours["bits_per_dim"]["total"]
+    assert "under the probability-flow ODE, in 9 steps" in said
+    assert f"{total['mean']:.7f} ± {total['standard_error']:.7f}" in said
+    entries = json.loads((workdir / "tables" / "metrics.json").read_text())
+    (entry,) = (entry for entry in entries if entry["metric"] == "bpd_ode")
+    assert (entry["value"], entry["settings"]["solver_steps"]) == (total["mean"], 9)
+    refused = run("evaluate.py", f"--workdir={workdir}", *arguments, "--num_timesteps=10", code=1)
+    assert "num_steps=10 must be from 1 to 9" in refused
+
+
+@pytest.mark.slow
 def test_seed_weights_and_images_make_other_numbers(run, output, workdir):
     totals = {read(workdir, f"bpd_{NAME}")["bits_per_dim"]["total"]["mean"]}
     names = ("step12_ema_test_7_seed1", "step12_raw_test_7_seed0", "step12_ema_test_9_seed0")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ddpm_jax.evaluation import bits_per_dim, image_sets, results
+from ddpm_jax.evaluation.selection import select_images
 from ddpm_jax.runs import trained_model
 from ddpm_jax.runs.experiment import make_experiment
 from ddpm_jax.runs.trained_model import TrainedModel
@@ -28,8 +29,8 @@ def measure(tiny_config, tmp_path, monkeypatch):
             lambda leaf: jnp.full(leaf.shape, ord(name) / 1000, leaf.dtype), experiment.abstract_params()
         )
         model = TrainedModel(experiment, params, 12, trained_model.average_name(tiny_config), tmp_path / name)
-        selection = bits_per_dim.select_images(model, images, split="test", num_images=None, seed=0)
-        (score,) = bits_per_dim.estimate_total(selection, folder, num_timesteps=2, batch_size=4)
+        selection = select_images(model, images, split="test", num_images=None, seed=0)
+        score = bits_per_dim.estimate_total(selection, folder, num_timesteps=2, batch_size=4)
         if folder:
             results.write(folder / results.FILE, [score], settings=selection.settings)
         return score
@@ -51,8 +52,8 @@ def test_a_model_with_classes_is_told_that_of_each_image(tiny_config, tmp_path, 
     )
     params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), experiment.abstract_params())
     model = TrainedModel(experiment, params, 12, trained_model.average_name(tiny_config))
-    selection = bits_per_dim.select_images(model, images, split="test", num_images=3, seed=0)
-    (score,) = bits_per_dim.estimate_total(selection, None, num_timesteps=2, batch_size=2)
+    selection = select_images(model, images, split="test", num_images=3, seed=0)
+    score = bits_per_dim.estimate_total(selection, None, num_timesteps=2, batch_size=2)
     assert score.value == pytest.approx(labels[selection.indices].mean())
     assert score.table["settings"]["labels"] == "of the images"
 

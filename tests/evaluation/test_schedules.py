@@ -7,7 +7,8 @@ import pytest
 from denoise_fns import exact_denoise_fn
 
 from ddpm_jax import diffusion, images, likelihood, sampling
-from ddpm_jax.evaluation import bits_per_dim, image_sets, schedules
+from ddpm_jax.evaluation import image_sets, schedules
+from ddpm_jax.evaluation.selection import select_images
 from ddpm_jax.runs import sample_files, trained_model
 from ddpm_jax.runs.experiment import make_experiment
 from ddpm_jax.runs.trained_model import TrainedModel
@@ -56,7 +57,7 @@ def random_selection(config):
     params = structure.unflatten([0.1 * rng.standard_normal(leaf.shape, np.float32) for leaf in leaves])
     model = TrainedModel(experiment, params, 12, trained_model.average_name(config))
     of_split = image_sets.share_split(experiment, "train")
-    return bits_per_dim.select_images(model, of_split, split="train", num_images=6, seed=0)
+    return select_images(model, of_split, split="train", num_images=6, seed=0)
 
 
 @pytest.fixture

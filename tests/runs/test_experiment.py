@@ -26,7 +26,7 @@ PARAMETERS = {
     "table2_eps_learned": 35_749_766, "table2_xprev_kl": 35_746_307, "table2_xprev_learned": 35_749_766,
     "table2_xprev_mse": 35_746_307, "digits": 701_345, "cifar10_hybrid": 49_066_246, "cifar10_vlb": 49_066_246,
     "digits_by_class": 702_625, "cifar10_by_class": 35_751_427,  # and a vector of 4 ch for each of 10 classes
-    "emoji": 6_473_987,
+    "emoji": 6_473_987, "own_images": 6_079_811,
 }  # fmt: skip
 
 

@@ -1,4 +1,5 @@
 import contextlib
+import io
 import json
 import resource
 import struct
@@ -6,17 +7,18 @@ import struct
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from ddpm_jax.runs import workdir
 from ddpm_jax.runs.metric_log import MetricLog
+from ddpm_jax.runs.writers import JsonLines, TensorBoard
 from ddpm_jax.training import Metrics, NonFiniteError
 
 
-def make(folder, start_step=0, log_every=4, num_steps=8):
+def make(folder, start_step=0, log_every=4, num_steps=8, more=()):
     return MetricLog(
-        folder,
-        start_step=start_step,
+        [JsonLines(folder, start_step), TensorBoard(folder, start_step), *more],
         num_steps=num_steps,
         batch_size=3,
         log_every=log_every,
@@ -152,6 +154,47 @@ def test_tensorboard_gets_every_value_and_forgets_the_steps_that_are_redone(tmp_
     expected = {name: value for name, value in row.items() if value is not None and name != "step"}
     assert found == pytest.approx(expected, rel=1e-6)
     assert {event.step for event in scalars} == {8}
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_tensorboard_gets_pictures(tmp_path, channels):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 5, channels), np.uint8)
+    with contextlib.closing(make(tmp_path)) as log:
+        log.picture(4, "samples", pixels)
+    *_, event = events(tmp_path)
+    (value,) = event.summary.value
+    assert (event.step, value.tag) == (4, "samples")
+    assert (value.image.height, value.image.width) == (6, 5)
+    shown = np.asarray(Image.open(io.BytesIO(value.image.encoded_image_string))).reshape(6, 5, -1)
+    np.testing.assert_array_equal(shown[..., :channels], pixels)
+    assert rows(tmp_path) == []
+
+
+class Recorded:
+    """A writer of one's own; its disk is full when it is given pictures."""
+
+    def __init__(self):
+        self.calls = []
+
+    def scalars(self, step, values):
+        self.calls.append((step, values["loss"]))
+
+    def picture(self, step, name, pixels):
+        raise OSError("no connection")
+
+    def close(self):
+        self.calls.append("closed")
+
+
+def test_a_writer_of_ones_own_gets_what_the_others_get_and_its_failure_stops_nothing(tmp_path, capsys):
+    recorded = Recorded()
+    with contextlib.closing(make(tmp_path, log_every=2, more=[recorded])) as log:
+        log.add(2, stacked(1.0, 2.0))
+        log.picture(2, "samples", np.zeros((2, 2, 1), np.uint8))
+        log.add(4, stacked(3.0, 4.0))
+    assert recorded.calls == [(2, 1.5), "closed"]
+    assert rows(tmp_path)[0]["loss"] == 1.5
+    assert "The metrics of step 2 are not written yet: no connection." in capsys.readouterr().err
 
 
 def test_what_a_full_disk_does_not_take_is_written_later(tmp_path, capsys):

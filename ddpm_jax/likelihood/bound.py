@@ -1,22 +1,13 @@
-"""Bits/dim: the variational bound, term by term, and progressive coding (Ho et al. 2020, Eq. 5, Section 4.3).
-
-And the likelihood under the probability-flow ODE (Song et al. 2021, arXiv:2011.13456, Section 4.3 and Appendix D.2).
-
-An image's terms are a function of the image and its key alone, so they do not depend on the batch it is in. Images
-are [B, H, W, C] in [-1, 1]. `t` is 0-based: the term of t = 0 is the decoder's, L_0, and the term of t > 0 is L_t.
-"""
-
-from typing import NamedTuple
+"""The variational bound, term by term (Ho et al. 2020, Eq. 5)."""
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddpm_jax import samplers, sampling
+from ddpm_jax import sampling
 from ddpm_jax.arguments import check_shape
-from ddpm_jax.diffusion import DenoiseFn, Process, make_predict_fn, prior_bpd, q_sample, vb_terms_bpd
-from ddpm_jax.samplers.levels import levels_at, timesteps_at
+from ddpm_jax.diffusion import DenoiseFn, Process, prior_bpd, q_sample, vb_terms_bpd
 
 
 @flax.struct.dataclass
@@ -165,130 +156,3 @@ def bpd_estimate(
     sizes = jnp.asarray(np.diff(edges), jnp.float32)  # [K]
     total, _ = jax.lax.scan(step, prior_bpd(process, x_0=x_0), (sampling.over_keys(draw)(keys).T, sizes))
     return total
-
-
-def ode_bpd(
-    process: Process,
-    denoise_fn: DenoiseFn,
-    *,
-    x_0: jax.Array,
-    keys: jax.Array,
-    num_steps: int = 100,
-    num_probes: int = 1,
-    dequantize: bool = True,
-) -> jax.Array:
-    """Computes the negative log-likelihood of images under the probability-flow ODE: exact for it, but for two errors.
-
-    The ODE is solved by Runge and Kutta's method of order 4 from t = 0, of which the image is taken to be, to T - 1,
-    in x / signal and noise / signal as `samplers.probability_flow` does. The divergence is estimated without bias by
-    Hutchinson's probes of +-1 (Eq. 40), an image's own, with the network differentiated in forward mode.
-
-    Args:
-        process: of T timesteps, that does not end in pure noise.
-        denoise_fn: the network, closed over its parameters; it is asked between whole timesteps, too.
-        x_0: [B, H, W, C], 8-bit images in [-1, 1].
-        keys: [B], one an image.
-        num_steps: of four calls each, at least 1.
-        num_probes: P; more cost as much as as many calls.
-        dequantize: add uniform noise as wide as one of 256 values, so that the mean bounds the bits/dim of the 8-bit
-            image from above; else x_0 is taken as it is.
-
-    Returns:
-        [B, P] in bits/dim of 8-bit pixels, by each probe; the mean over P is the estimate.
-
-    Raises:
-        ValueError: if there are not so many steps.
-    """
-    check_shape("x_0", x_0, "BHWC")
-    sampling.check_keys(keys, batch_size=len(x_0))
-    shape, n = x_0.shape[1:], x_0[0].size
-    if not 1 <= num_steps < process.num_timesteps:
-        raise ValueError(f"num_steps={num_steps} must be from 1 to {process.num_timesteps - 1}.")
-    timesteps = samplers.spaced(process, num_steps + 1, "karras")
-    level = levels_at(process, timesteps)
-    begin, end = level.ratio[:-1], level.ratio[1:]
-    middle = (begin + end) / 2.0
-    middle_t = timesteps_at(process, middle)
-    draw = lambda index: sampling.noise(keys, index, shape, stream=sampling.ODE)  # noqa: E731
-    if dequantize:
-        x_0 = x_0 + (jax.scipy.stats.norm.cdf(draw(0)) - 0.5) / 127.5
-    normal = jax.lax.map(draw, 1 + jnp.arange(num_probes, dtype=jnp.int32))
-    probes = jnp.where(normal < 0.0, jnp.float32(-1.0), jnp.float32(1.0))  # [P, B, H, W, C]
-    predict_fn = make_predict_fn(process, denoise_fn, constrain=None)
-
-    def drift(x: jax.Array, ratio: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Returns d(x / signal) / d ratio = eps and the estimates of its divergence, [P, B]."""
-        signal, t = jax.lax.rsqrt(1.0 + ratio**2), jnp.full(keys.shape, t)
-        eps, derivative = jax.linearize(lambda x: predict_fn(signal * x, t).eps, x)
-        return eps, jnp.sum(probes * jax.vmap(derivative)(probes), axis=(2, 3, 4))
-
-    def stage(carry: tuple, inputs: tuple) -> tuple[tuple, None]:
-        start, previous, total = carry
-        ratio, t, share, weight = inputs
-        rates = drift(start + share * previous, ratio, t)
-        total = jax.tree.map(lambda sum_so_far, rate: sum_so_far + weight * rate, total, rates)
-        return (start, rates[0], total), None
-
-    def step(carry: tuple, inputs: tuple) -> tuple[tuple, None]:
-        zero = jax.tree.map(jnp.zeros_like, carry)
-        (_, _, change), _ = jax.lax.scan(stage, (carry[0], zero[0], zero), inputs)
-        return jax.tree.map(jnp.add, carry, change), None
-
-    h = end - begin
-    tables = (  # [K, 4] each, by step and stage
-        np.stack([begin, middle, middle, end], axis=1),
-        np.stack([timesteps[:-1], middle_t, middle_t, timesteps[1:]], axis=1),
-        h[:, None] * [0.0, 0.5, 0.5, 1.0],
-        h[:, None] * [1 / 6, 1 / 3, 1 / 3, 1 / 6],
-    )
-    start = jnp.asarray(x_0 / np.float32(level.signal[0]), jnp.float32), jnp.zeros((num_probes, len(x_0)), jnp.float32)
-    inputs = tuple(jnp.asarray(table, jnp.float32) for table in tables)
-    (x, divergence), _ = jax.lax.scan(step, start, inputs)
-    x_t = level.signal[-1].astype(np.float32) * x
-    log_prior = -0.5 * jnp.sum(x_t**2, axis=(1, 2, 3)) - 0.5 * n * np.log(2.0 * np.pi)
-    log_p = log_prior[None] + divergence + n * np.log(level.signal[-1] / level.signal[0])
-    return (np.log2(127.5) - log_p / (n * np.log(2.0))).T
-
-
-class Mean(NamedTuple):
-    """A mean over images, with its standard error; float64 [...]."""
-
-    mean: np.ndarray
-    standard_error: np.ndarray
-
-
-def mean_over_images(values: np.ndarray) -> Mean:
-    """Computes the mean of `values` [N, ...] over N >= 2 images, and its standard error: their deviation / sqrt(N)."""
-    values = np.asarray(values, np.float64)
-    return Mean(values.mean(axis=0), values.std(axis=0, ddof=1) / np.sqrt(len(values)))
-
-
-def progressive_rate(*, terms: np.ndarray, prior: np.ndarray) -> np.ndarray:
-    """Computes the bits/dim that progressive coding has sent by the time x_t is known (Section 4.3).
-
-    That is L_T + L_{T-1} + ... + L_{t+1}. At t = 0 it is the paper's rate, L_1 + ... + L_T; adding the distortion L_0
-    gives the whole bound.
-
-    Args:
-        terms: [N, T] in bits/dim, L_0 .. L_{T-1}.
-        prior: [N] in bits/dim, L_T.
-
-    Returns:
-        [N, T] float64.
-    """
-    sent = np.concatenate([prior[:, None], terms[:, :0:-1]], axis=1, dtype=np.float64)  # [N, T], T-1 to 0
-    return np.cumsum(sent, axis=1)[:, ::-1]
-
-
-def progressive_rmse(mse: np.ndarray) -> Mean:
-    """Computes the distortion of progressive coding: the root mean squared error of the x_0 predicted from x_t.
-
-    Args:
-        mse: [N, T], in units of [-1, 1].
-
-    Returns:
-        [T], on the scale 0..255; the standard error is that of `mse`, propagated through the root.
-    """
-    mean, error = mean_over_images(mse)
-    rmse = np.sqrt(mean)
-    return Mean(127.5 * rmse, 127.5 * error / (2.0 * np.maximum(rmse, 1e-12)))
