@@ -9,7 +9,7 @@ def check_fits(params: dict[tuple[str, ...], np.ndarray], like: dict, *, what: s
 
     Args:
         params: path of the parameter -> array.
-        like: the nested `params` of the network, arrays or `jax.ShapeDtypeStruct`s.
+        like: the nested `params` of the network, arrays or their shapes (`jax.ShapeDtypeStruct`).
         what: names the weights in the message, such as 'The variables'.
 
     Raises:

@@ -1,9 +1,10 @@
 """Checkpoints of score_sde's PyTorch release (github.com/yang-song/score_sde_pytorch) as `UNet` parameters.
 
 Of its networks `ddpm` is ours, but that on the way up attention stands once a resolution, after the last residual
-block, and not after each. An attention block of ours whose weights are all zero passes on what it is given, and never
-learns anything else, so such blocks fill the gaps and the network is the same. Its output is eps where it was trained
-in 1000 discrete steps of its VP process, which is the paper's: the published `vp/cifar10_ddpm`.
+block, and not after each. An attention block of ours whose weights are all zero passes on what it is given, so such
+blocks fill the gaps and the function is the same. (Trained further, they learn the bias of their last layer, and no
+more.) Its output is eps where it was trained in 1000 discrete steps of its VP process, which is the paper's: the
+published `vp/cifar10_ddpm`.
 """
 
 import os
@@ -66,7 +67,7 @@ def read_checkpoint(path: str | os.PathLike, like: dict) -> Checkpoint:
 
     Args:
         path: of the .pth file.
-        like: the `params` of the `UNet` that it is of, arrays or `jax.ShapeDtypeStruct`s.
+        like: the `params` of the `UNet` that it is of, arrays or their shapes (`jax.ShapeDtypeStruct`).
 
     Raises:
         OSError: if it cannot be read.
