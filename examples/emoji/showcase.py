@@ -51,11 +51,13 @@ def draw_all(model: TrainedModel, folder: Path, *, steps: int = 0) -> None:
         steps: of ancestral sampling; 0: all.
 
     Raises:
-        ValueError: if the model has no classes, or its data set no split 'test'.
+        ValueError: if the model has no classes, or its data set no split 'test' with two images of each.
     """
     if model.experiment.condition_fn is None:
         raise ValueError("The showcase is of a model with classes, and model.num_classes is 0.")
-    model = model.sampling_with(sampler="ancestral", steps=steps, labels="all", guidance=_GUIDANCE)
+    model = model.sampling_with(
+        sampler="ancestral", steps=steps, labels="all", guidance=_GUIDANCE, guidance_weights="", guidance_step=0
+    )
     names, given = held_out(model.experiment)
     draw_samples(model, folder, names)
     draw_inpainting(model, folder, names, given[:, 0])
@@ -67,7 +69,12 @@ def held_out(experiment: Experiment) -> tuple[tuple[str, ...], np.ndarray]:
     source = experiment.load_data("test")
     order = np.random.default_rng(_SEED).permutation(len(source))
     pixels, labels = source.read(order)
-    return source.class_names, np.stack([pixels[labels == c][:2] for c in range(len(source.class_names))])
+    pairs = [pixels[labels == c][:2] for c in range(len(source.class_names))]
+    if rare := [name for name, pair in zip(source.class_names, pairs, strict=True) if len(pair) < 2]:
+        raise ValueError(
+            f"The split 'test' has fewer than two images of {', '.join(rare)}: hold out more of the images."
+        )
+    return source.class_names, np.stack(pairs)
 
 
 def draw_samples(model: TrainedModel, folder: Path, names: tuple[str, ...]) -> None:
@@ -101,10 +108,8 @@ def draw_inpainting(model: TrainedModel, folder: Path, names: tuple[str, ...], g
     n, height, width, _ = given.shape
     (steps,) = generation.fractions_of(model.experiment.process.num_timesteps, [_INPAINTING_STEPS])
     labels = ",".join(map(str, np.arange(n).repeat(_VARIANTS)))  # the images of a row are of its class
-    of_rows, anew = (
-        model.sampling_with(steps=steps, labels=labels),
-        masks.drawn_anew("right", height=height, width=width),
-    )
+    of_rows = model.sampling_with(steps=steps, labels=labels)
+    anew = masks.drawn_anew("right", height=height, width=width)
     table = _kept(
         of_rows, folder, "inpainted",
         lambda params: edits.inpainted(
@@ -142,7 +147,7 @@ def draw_latents(model: TrainedModel, folder: Path, names: tuple[str, ...], give
     table = np.concatenate([first, between, given[:, 1:]], axis=1)
     _save(
         model, folder, "interpolation", table, f"Between two held-out images through latents, {steps} steps of DDIM",
-        left=names, above=["image", *(f"{weight:g}" for weight in _WEIGHTS), "image"],
+        left=names, corner="weight", above=["image", *(f"{weight:g}" for weight in _WEIGHTS), "image"],
     )  # fmt: skip
 
 
