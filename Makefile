@@ -1,9 +1,10 @@
 # make demo: trains a DDPM on handwritten digits and draws 100 of them. make test: passes the tests.
-# Both make their own environment in .venv first. PYTHON=/path/to/python chooses the Python to make it from.
+# make showcase: trains one on emoji, by class, and draws what it can do.
+# All make their own environment in .venv first. PYTHON=/path/to/python chooses the Python to make it from.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-order test-wheel bench docs lint format clean
+.PHONY: help demo showcase test test-slow test-order test-wheel bench docs lint format clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,9 +15,12 @@ DOCS := $(VENV)/docs
 DEMO := runs/demo
 # Of the JAX that make bench installs where there is an NVIDIA GPU; CUDA=12 for drivers before 580.
 CUDA := $(if $(shell command -v nvidia-smi 2>/dev/null),13)
+EMOJI := runs/emoji
+EMOJI_IMAGES := runs/emoji-images
 
 help:
 	@echo 'make demo       train on handwritten digits and draw 100 of them: a few minutes on 2 cores'
+	@echo 'make showcase   train on emoji by class, and draw pictures of all it can do: an hour on 2 cores; continues'
 	@echo 'make test       the tests, but for the slow ones'
 	@echo 'make test-slow  the slow ones, some beside PyTorch or with the TPU compiler, which it installs'
 	@echo 'make test-order SEQUENCES=100 of commands, kills and damage in any order: about an hour on 2 idle cores'
@@ -33,6 +37,17 @@ demo: $(INSTALLED)
 	@$(BIN)/python train.py --config=configs/digits.py --workdir=$(DEMO)
 	@$(BIN)/python sample.py --workdir=$(DEMO) --num_samples=100 --out=$(DEMO)/samples/digits.npz
 	@echo 'Look at the digits: $(CURDIR)/$(DEMO)/samples/digits.png'
+
+showcase: export JAX_NUM_CPU_DEVICES = 2
+showcase: $(INSTALLED) $(EMOJI_IMAGES)
+	$(BIN)/python train.py --config=configs/emoji.py --workdir=$(EMOJI) --config.train.sample_every=0
+	$(BIN)/python examples/emoji/showcase.py --workdir=$(EMOJI)
+	@echo 'Look at the pictures: $(CURDIR)/$(EMOJI)/showcase/'
+
+$(EMOJI_IMAGES): | $(INSTALLED)
+	@rm -rf $@.unfinished
+	$(BIN)/python examples/emoji/make_images.py --out=$@.unfinished
+	@mv $@.unfinished $@
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -q -m 'not slow'
