@@ -39,6 +39,8 @@ demo: $(INSTALLED)
 	@echo 'Look at the digits: $(CURDIR)/$(DEMO)/samples/digits.png'
 
 showcase: export JAX_NUM_CPU_DEVICES = 2
+# Else XLA ends a run in which one device waits a minute for the other, as on a busy machine.
+showcase: export XLA_FLAGS = --xla_cpu_collective_call_terminate_timeout_seconds=86400
 showcase: $(INSTALLED) $(EMOJI_IMAGES)
 	$(BIN)/python train.py --config=configs/emoji.py --workdir=$(EMOJI) --config.train.sample_every=0
 	$(BIN)/python examples/emoji/showcase.py --workdir=$(EMOJI)

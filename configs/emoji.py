@@ -19,6 +19,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.update(name="image_folder", data_dir="runs/emoji-images", image_size=(16, 16), flip=False, holdout=0.1)
     config.model.update(ch=64, ch_mult=(1, 2, 2), attn_resolutions=(8,), dropout=0.0, num_classes=7)
     config.optim.update(lr=5e-4, warmup_steps=200, ema_decay=0.998, ema_warmup=True)
-    config.train.update(num_steps=7000, batch_size=32, checkpoint_every=500, sample_every=500, keep_period=0)
+    config.train.update(num_steps=7000, batch_size=32, checkpoint_every=500, sample_every=3500, keep_period=0)
     config.sample.update(num_samples=98, batch_size=49)
     return config
