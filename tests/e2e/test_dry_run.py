@@ -56,7 +56,7 @@ def test_a_dry_run_for_a_tpu_needs_none(run, tmp_path):
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu, the TPU's compiler, is not installed")
 def test_a_dry_run_fails_where_the_batch_does_not_fit_the_chips(run, tmp_path):
-    arguments = (*TINY, "--config.train.batch_size=2097152")
-    output = run("train.py", *arguments, f"--workdir={tmp_path / 'run'}", "--dry_run", "--target=v5e:2x2", code=1)
+    arguments = (*TINY, "--config.train.batch_size=1048576")
+    output = run("train.py", *arguments, f"--workdir={tmp_path / 'run'}", "--dry_run", "--target=v5e:1x1", code=1)
     assert "The train step: THIS DOES NOT FIT. RESOURCE_EXHAUSTED" in output
     assert "The sampler: compiled" in output
