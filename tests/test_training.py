@@ -213,7 +213,7 @@ class Told(nn.Module):
         return nn.Dense(3, use_bias=False, kernel_init=nn.initializers.zeros)(cond)[:, None, None, :] + 0.0 * x
 
 
-@pytest.mark.parametrize(("of_classes", "splits"), [(True, (1, 4)), (False, (1,))])
+@pytest.mark.parametrize(("of_classes", "splits"), [pytest.param(True, (1, 4), marks=pytest.mark.slow), (False, (1,))])
 def test_labels_are_dropped_at_random_and_nothing_else_changes(of_classes, splits):
     """Image i has label i: the gradient of row i is that of its own eps, or 0 where its label was dropped."""
     count, model, optimizer = 400, Told(), optax.sgd(1.0)

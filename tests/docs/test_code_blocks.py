@@ -27,6 +27,7 @@ from ddpm_jax.runs.experiment import make_experiment
 from ddpm_jax.runs.own import from_file
 
 ROOT = Path(__file__).parents[2]
+_LONG = ("tutorial", "weights")  # which train or convert
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMAND = re.compile(r"\bddpm-(train|sample|evaluate|schedule|paper|doctor|data|convert)\b([^#]*)")
 TINY = {
@@ -123,7 +124,14 @@ def with_unets(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:Matplotlib")
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.stem, marks=[pytest.mark.slow] * (page.stem in _LONG))
+        for page in PAGES
+        if blocks(page, "python")
+    ],
+)
 def test_the_python_blocks_of_a_page_run_one_after_another(page, request):
     if page.stem == "weights":
         request.getfixturevalue("with_unets")

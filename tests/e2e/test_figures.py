@@ -70,7 +70,7 @@ def assert_same(shown, expected):
     assert np.abs(shown.astype(int) - expected.astype(int)).max() <= 1
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_progressive_writes_a_strip_and_an_animation(figure, own, devices):
     path, _ = figure("progressive", "--num_samples=3", "--batch_size=2", devices=devices)
     above, left = [str(t) for t in range(10, 0, -1)], ["0", "1", "2"]
@@ -96,6 +96,7 @@ def test_shared_latents_writes_a_row_for_each_t(figure, own):
     assert spread[-1] < spread[0]  # they share more, the less noise is left
 
 
+@pytest.mark.slow
 def test_interpolate_writes_pairs_and_coarse_to_fine(figure, digits):
     path, _ = figure("interpolate", "--sources=3,17,20,5")
     title = f"Between two training images at t = 5: trained, {SETTINGS}"

@@ -57,6 +57,7 @@ def test_a_reader_that_leaves_ends_no_training(start, tmp_path):
     assert (tmp_path / "checkpoints" / "12").is_dir()
 
 
+@pytest.mark.slow
 def test_help_whose_reader_leaves_says_nothing_more(start):
     reader, writer = os.pipe()
     os.close(reader)

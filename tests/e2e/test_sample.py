@@ -43,7 +43,10 @@ def test_the_file_is_what_published_evaluators_read(drawn):
     assert sorted(path.name for path in drawn.parent.iterdir()) == ["seven.npz", "seven.png"]
 
 
-@pytest.mark.parametrize(("batch_size", "devices"), [(7, 1), (3, 1), (5, 4)])
+@pytest.mark.parametrize(
+    ("batch_size", "devices"),
+    [pytest.param(7, 1, marks=pytest.mark.slow), (3, 1), pytest.param(5, 4, marks=pytest.mark.slow)],
+)
 def test_an_image_depends_on_seed_and_index_alone(run, trained, drawn, tmp_path, batch_size, devices):
     path = tmp_path / "again.npz"
     run(
