@@ -219,6 +219,7 @@ def test_remat_keeps_the_gradients():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3), grads(plain), grads(remat))
 
 
+@pytest.mark.slow
 def test_the_network_can_be_differentiated_forwards(golden):
     """With the convolution that it has unless told otherwise; that of training is reverse-mode only."""
     arrays = golden("unet_small")

@@ -56,6 +56,7 @@ def test_two_processes_are_healthy(doctor, tmp_path):
         assert output.endswith("Healthy.\n")
 
 
+@pytest.mark.slow
 def test_the_one_that_is_missing_is_named_to_all(doctor):
     for code, output in doctor(*flags(num_processes=3, timeout_s=5)[:2]):
         assert code == 1, output

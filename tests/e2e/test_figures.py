@@ -70,7 +70,8 @@ def assert_same(shown, expected):
     assert np.abs(shown.astype(int) - expected.astype(int)).max() <= 1
 
 
-@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
 def test_progressive_writes_a_strip_and_an_animation(figure, own, devices):
     path, _ = figure("progressive", "--num_samples=3", "--batch_size=2", devices=devices)
     above, left = [str(t) for t in range(10, 0, -1)], ["0", "1", "2"]

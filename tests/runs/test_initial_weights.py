@@ -79,6 +79,7 @@ def test_what_does_not_fit_is_named_and_is_anew_only_if_asked_for(donor, tmp_pat
     assert np.std(params["cond_proj/kernel"]) > 0
 
 
+@pytest.mark.slow
 def test_the_run_goes_on_from_its_own_checkpoints(donor, tmp_path, capsys):
     through, resumed = tmp_path / "through", tmp_path / "resumed"
     config = settings(4)
