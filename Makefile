@@ -20,7 +20,7 @@ EMOJI_IMAGES := runs/emoji-images
 
 help:
 	@echo 'make demo       train on handwritten digits and draw 100 of them: a few minutes on 2 cores'
-	@echo 'make showcase   train on emoji by class, and draw pictures of all it can do: an hour on 2 cores; continues'
+	@echo 'make showcase   train on emoji by class, and draw pictures of all it can do; run again, it continues'
 	@echo 'make test       the tests, but for the slow ones'
 	@echo 'make test-slow  the slow ones, some beside PyTorch or with the TPU compiler, which it installs'
 	@echo 'make test-order SEQUENCES=100 of commands, kills and damage in any order: about an hour on 2 idle cores'

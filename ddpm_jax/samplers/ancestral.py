@@ -36,9 +36,10 @@ def ancestral(process: Process, timesteps: np.ndarray | None = None, *, variance
         )
     timesteps = checked(process, timesteps)
     table = posterior_weights(process, timesteps, large=process.var_type == "fixedlarge")
-    upper = posterior_weights(process, timesteps, large=True)[:, 2]
-    range_ratio = np.divide(upper, table[:, 2], out=np.ones_like(upper), where=upper > 0.0)
     in_range = variances is None and process.var_type == "learned_range"
+    if in_range:  # from its lower end to its upper one
+        upper = posterior_weights(process, timesteps, large=True)[:, 2]
+        range_ratio = np.divide(upper, table[:, 2], out=np.ones_like(upper), where=upper > 0.0)
     if variances is not None:
         if np.shape(variances) != timesteps.shape or not np.all(np.asarray(variances) >= 0.0):
             raise ValueError(f"The variances must be {len(timesteps)}, one a timestep, each at least 0.")
