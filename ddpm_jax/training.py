@@ -97,14 +97,16 @@ def create_state(
     timestep_sampler: TimestepSampler | None = None,
     cond_dim: int = 0,
     averages: Sequence[str] = (),
+    params: Any = None,
 ) -> TrainState:
     """Makes the state before the first step; the average starts at the parameters themselves.
 
     `timestep_sampler` is that of `train_step`, `cond_dim` the width D of the conditions, 0 if there are none, and
-    `averages` are the names of further ones.
+    `averages` are the names of further ones. Without `params` they are initialised at random.
     """
-    x, t = jnp.zeros((1, *image_shape)), jnp.zeros((1,), jnp.int32)
-    params = jax.jit(model.init)(rng, x, t, *([jnp.zeros((1, cond_dim))] if cond_dim else []))["params"]
+    if params is None:
+        x, t = jnp.zeros((1, *image_shape)), jnp.zeros((1,), jnp.int32)
+        params = jax.jit(model.init)(rng, x, t, *([jnp.zeros((1, cond_dim))] if cond_dim else []))["params"]
     ema_params = jax.tree.map(jnp.copy, params)  # a copy: the state is donated, and no buffer can be donated twice
     return TrainState(
         step=jnp.zeros((), jnp.int32),

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import ml_collections
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from ddpm_jax import timesteps
 from ddpm_jax.interop import diffusers, fitting, hub, safetensors_file, score_sde, tf1
 from ddpm_jax.runs import checkpoint, config, defaults, trainer, workdir
 from ddpm_jax.runs.experiment import Experiment, make_experiment
@@ -165,16 +164,12 @@ def write_run(
 
 def _state(experiment: Experiment, params: Any, ema_params: Any, step: int) -> TrainState:
     """Makes the state of training that begins with these weights."""
-    settings = experiment.config
     as_arrays = lambda tree: jax.tree.map(lambda x: jnp.array(x, jnp.float32), tree)  # noqa: E731
     optimizer, _ = trainer.make_step(experiment)
-    sampler = timesteps.make_sampler(
-        settings.train.timesteps, num_timesteps=experiment.process.num_timesteps, batch_size=settings.train.batch_size
-    )
-    return TrainState(
-        step=jnp.int32(step), params=as_arrays(params), ema_params=as_arrays(ema_params),
-        opt_state=optimizer.init(as_arrays(params)), timestep_state=sampler.init(),
-        averages={name: as_arrays(ema_params) for name in settings.optim.averages},
+    state = trainer.make_init(experiment, optimizer)(params=as_arrays(params))
+    return state.replace(
+        step=jnp.int32(step), ema_params=as_arrays(ema_params),
+        averages={name: as_arrays(ema_params) for name in state.averages},
     )  # fmt: skip
 
 
