@@ -18,7 +18,7 @@ _KEPT = command.RESULTS / "tpu_targets.json"
 _EXPERIMENTS = ("cifar10", "celebahq256", "lsun_bedroom_large")
 _TARGETS = ("v5e:2x4", "v4:2x2x1", "v4:2x2x4", "v5e:8x8", "v5p:2x2x1", "v6e:2x4")
 _HEADER = (
-    "| experiment | precision | TPU | memory a chip | FLOPs a chip | bytes accessed a chip | all-reduce a step | "
+    "| experiment | precision | TPU | memory a chip | FLOPs a chip | bytes moved a chip | all-reduce a step | "
     "roofline | compiled in |\n|---|---|---|---:|---:|---:|---:|---:|---:|"
 )
 
@@ -62,7 +62,7 @@ def _markdown(dtype: str, experiment: str, target: str, row: dict) -> str:
         return f"{start} does not fit: {row['message']} | | | | | {row['seconds']:.0f} s |"
     reduced = sum(row["collectives"].get("all-reduce", []))
     return (
-        f"{start} {row['memory'] / 2**30:.2f} GiB | {row['flops']:.3g} | {row['bytes_accessed']:.3g} | "
+        f"{start} {row['memory'] / 2**30:.2f} GiB | {row['flops']:.3g} | {row['hbm_bytes']:.3g} | "
         f"{reduced / 2**20:.0f} MiB | {1 / max(row['roofline_s']):.1f} steps/s | {row['seconds']:.0f} s |"
     )
 

@@ -9,15 +9,11 @@ from typing import NamedTuple
 import jax
 
 from ddpm_jax import parallel
-from ddpm_jax.runs import config, dry_run
+from ddpm_jax.runs import config, dry_run, hlo_text
 from ddpm_jax.runs.dry_run import size_of
 from ddpm_jax.runs.experiment import Experiment
 from ddpm_jax.runtime import compilation
 
-_COLLECTIVES = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute"
-# An asynchronous one is two instructions, of which the second has the result.
-_COLLECTIVE = re.compile(rf"= (.+?) ({_COLLECTIVES})(?:-done)?\(")
-_ARRAY = re.compile(r"\b([a-z]+)(\d*)\[([\d,]*)\]")
 _SIZE = re.compile(r"(\d[\d.]*)([KMGT])\b")
 
 
@@ -46,12 +42,13 @@ class Compiled(NamedTuple):
     program: int
     flops: float
     bytes_accessed: float  # of all operands and results, also of those that stay in the chip
+    hbm_bytes: int  # of them, those that are in the memory beside it: see `hlo_text.hbm_bytes`
     collectives: dict[str, list[int]]  # kind -> bytes of each
     seconds: float  # that the compiler took
 
     def least_seconds(self, chip: parallel.Chip) -> tuple[float, float]:
         """Returns the roofline of a chip: the seconds that the operations take, and those that the bytes take."""
-        return self.flops / chip.flops, self.bytes_accessed / chip.bandwidth
+        return self.flops / chip.flops, self.hbm_bytes / chip.bandwidth
 
 
 def compiled(lowered: jax.stages.Lowered) -> Compiled | DoesNotFit:
@@ -64,23 +61,13 @@ def compiled(lowered: jax.stages.Lowered) -> Compiled | DoesNotFit:
             raise
         arguments = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(lowered.in_avals))
         return DoesNotFit(str(error).splitlines()[0], arguments, time.perf_counter() - begin)
-    memory, work = program.memory_analysis(), program.cost_analysis()
+    memory, work, text = program.memory_analysis(), program.cost_analysis(), program.as_text()
     return Compiled(
         memory=memory.peak_memory_in_bytes,
         arguments=memory.argument_size_in_bytes, program=memory.generated_code_size_in_bytes,
-        flops=work["flops"], bytes_accessed=work["bytes accessed"], collectives=collectives(program.as_text()),
-        seconds=time.perf_counter() - begin,
+        flops=work["flops"], bytes_accessed=work["bytes accessed"], hbm_bytes=hlo_text.hbm_bytes(text),
+        collectives=hlo_text.collectives(text), seconds=time.perf_counter() - begin,
     )  # fmt: skip
-
-
-def collectives(program: str) -> dict[str, list[int]]:
-    """Returns the bytes of each collective of a program in XLA's text form, by kind."""
-    found: dict[str, list[int]] = {}
-    for types, kind in _COLLECTIVE.findall(program):
-        arrays = _ARRAY.findall(types)
-        size = sum(math.prod(map(int, filter(None, dims.split(",")))) * int(bits or 8) // 8 for _, bits, dims in arrays)
-        found.setdefault(kind, []).append(size)
-    return found
 
 
 def report(experiment: Experiment, target: str, programs: Mapping[str, Callable[[], jax.stages.Lowered]]) -> bool:
@@ -126,8 +113,8 @@ def _describe(needed: Compiled, chip: parallel.Chip) -> str:
     return (
         f"compiled in {needed.seconds:.0f} s. It fits: {size_of(needed.memory)} of {size_of(chip.memory)} on each "
         f"chip, {size_of(needed.arguments)} of arguments and {size_of(needed.program)} of program among them.\n"
-        f"Work of a chip: {needed.flops:.3g} floating-point operations, {needed.bytes_accessed:.3g} bytes accessed. "
-        f"Collectives: {', '.join(exchanged) or 'none'}."
+        f"Work of a chip: {needed.flops:.3g} floating-point operations; {needed.bytes_accessed:.3g} bytes accessed, of "
+        f"which at most {needed.hbm_bytes:.3g} in the memory beside it. Collectives: {', '.join(exchanged) or 'none'}."
     )
 
 
@@ -137,7 +124,7 @@ def _rate(name: str, experiment: Experiment, num_chips: int, needed: Compiled, t
     computing, moving = needed.least_seconds(parallel.chip(target))
     times = (
         f"{1e3 * computing:.3g} ms for the operations at the chip's peak in bfloat16, {1e3 * moving:.3g} ms for the "
-        "bytes, were all of them in the memory beside the chip"
+        "bytes in the memory beside it"
     )
     if name == TRAIN_STEP and settings.train.microbatches > 1:
         return f"Roofline: {times}. Counted is one of {settings.train.microbatches} microbatches, and the update."

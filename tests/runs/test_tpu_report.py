@@ -1,35 +1,14 @@
 import jax
-import numpy as np
 import pytest
 
 from ddpm_jax import parallel
 from ddpm_jax.runs import tpu_report
 from ddpm_jax.runs.experiment import make_experiment
 
-PROGRAM = """
-  %all-reduce.1 = f32[3,3,1,32]{3,2,1,0:T(4,128)S(1)} all-reduce(%a), replica_groups={}, to_apply=%add
-  ROOT %all-reduce-start = (f32[8]{0}, bf16[2,4]{1,0:T(8,128)(2,1)}) all-reduce-start(%all-reduce.1, %c)
-  %all-reduce-done = (f32[8]{0}, bf16[2,4]{1,0:T(8,128)(2,1)}) all-reduce-done(%all-reduce-start)
-  %g = (u8[2,8]{1,0}, pred[]) all-gather(%b, %p), dimensions={0}
-  %fusion = f32[8]{0} fusion(%all-reduce-done), calls=%computation
-"""
-
-
-def test_collectives_are_counted_by_the_bytes_of_their_results():
-    found = tpu_report.collectives(PROGRAM)
-    assert found == {"all-reduce": [4 * 9 * 32, 4 * 8 + 2 * 8], "all-gather": [16 + 1]}
-
-
-def test_the_collectives_of_a_program_that_xla_compiled_are_found():
-    mapped = jax.pmap(lambda x: jax.lax.psum(x, "i"), axis_name="i")
-    n = jax.local_device_count()
-    program = mapped.lower(jax.ShapeDtypeStruct((n, 5, 7), np.float32)).compile().as_text()
-    assert tpu_report.collectives(program) == {"all-reduce": [4 * 5 * 7]}
-
 
 def needs(**changes):
     values = dict(
-        memory=2**30, arguments=2**29, program=2**20, flops=197e9, bytes_accessed=819e7,
+        memory=2**30, arguments=2**29, program=2**20, flops=197e9, bytes_accessed=819e8, hbm_bytes=819 * 10**7,
         collectives={"all-reduce": [2**20, 2**20]}, seconds=60.0,
     )  # fmt: skip
     return tpu_report.Compiled(**values | changes)
@@ -53,6 +32,7 @@ def test_what_fits_is_said_with_its_limits(monkeypatch, capsys, tiny_config):
     fits, output = said(monkeypatch, capsys, tiny_config, needs())
     assert fits
     assert "It fits: 1.00 GiB of 16.00 GiB on each chip, 512.0 MiB of arguments" in output
+    assert "8.19e+10 bytes accessed, of which at most 8.19e+09 in the memory beside it" in output
     assert "2 all-reduce of 2.0 MiB in all" in output
     assert "100 steps/s, 800 images/s on the slice" in output
     assert "of one of 10 steps" in output
