@@ -106,6 +106,17 @@ def test_group_norm_and_its_gradients_equal_flax_s(shape, dtype):
     chex.assert_trees_all_close(value_and_gradients(unet.GroupNorm(dtype)), value_and_gradients(theirs), **tolerance)
 
 
+@pytest.mark.parametrize("offset", [0.0, 10.0, 100.0])
+def test_group_norm_in_bfloat16_is_as_exact_as_its_output(offset):
+    x = jnp.asarray(np.random.default_rng(0).normal(offset, 1.0, (2, 16, 16, 64)), jnp.bfloat16)
+    groups = np.asarray(x, np.float64).reshape(2, 256, 32, 2)
+    centred = groups - groups.mean((1, 3), keepdims=True)
+    expected = (centred / np.sqrt((centred**2).mean((1, 3), keepdims=True) + 1e-6)).reshape(x.shape)
+    params = {"scale": jnp.ones(64), "bias": jnp.zeros(64)}
+    output = np.asarray(unet.GroupNorm(jnp.bfloat16).apply({"params": params}, x), np.float64)
+    np.testing.assert_allclose(output, expected, rtol=2**-8, atol=2**-10)
+
+
 @pytest.mark.parametrize("dim", [32, 128, 33])
 def test_timestep_embedding_equals_the_official_one(golden, dim):
     arrays = golden("timestep_embedding")
