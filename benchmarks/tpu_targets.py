@@ -14,7 +14,7 @@ from ddpm_jax import parallel
 from ddpm_jax.runs import tpu_report, trainer
 from ddpm_jax.runtime import compilation, program
 
-_KEPT = command.RESULTS / "tpu_targets.json"
+_KEPT = command.RESULTS / "tpu" / "targets.json"
 _EXPERIMENTS = ("cifar10", "celebahq256", "lsun_bedroom_large")
 _TARGETS = ("v5e:2x4", "v4:2x2x1", "v4:2x2x4", "v5e:8x8", "v5p:2x2x1", "v6e:2x4")
 _HEADER = (
@@ -35,6 +35,7 @@ def main() -> None:
         name = " ".join(words)
         if not arguments.markdown and name not in kept and wanted <= set(words):
             kept[name] = _row(*words)
+            _KEPT.parent.mkdir(exist_ok=True)
             _KEPT.write_text(json.dumps(kept, indent=1) + "\n")
     print(_HEADER)
     for name, row in kept.items():
