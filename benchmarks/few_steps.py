@@ -81,11 +81,9 @@ def _conditions() -> dict[str, Any]:
 def _measurement(model: TrainedModel, num_samples: int, seeds: int) -> Callable[[TrainedModel], dict[str, list[float]]]:
     """Opens what samples are compared with; returns what measures them: distances and images/s, one a seed."""
     experiment, batch_size = model.experiment, model.experiment.config.sample.batch_size
-    held_out = image_sets.share_split(experiment, "test")
-    metric = "fd_classifier"
-    space = scoring.open_space(
-        "classifier", [metric], experiment=experiment, reference=held_out, batch_size=batch_size
-    )  # fmt: skip
+    metric, name = "fd_classifier", f"{experiment.config.data.name}:test"
+    held_out = image_sets.share(lambda: image_sets.from_source(experiment.load_data("test"), name))
+    space = scoring.open_space("classifier", [metric], experiment=experiment, reference=held_out, batch_size=batch_size)
     batches = np.array_split(np.arange(num_samples), -(-num_samples // batch_size))
 
     def measure(chosen: TrainedModel) -> dict[str, list[float]]:
