@@ -3,8 +3,8 @@
 python -m benchmarks.few_steps WORKDIR [--samplers=ancestral,ddim] [--steps=1000,100,10]
 
 For each sampler and number of steps: the Frechet distance between the features of samples and of the split 'test', as
-the classifier of the data set computes them, for several seeds. Each result is kept at once, so that the command can be
-stopped and started again.
+the classifier of the data set computes them, for several seeds. A model with classes draws each as often as the split
+has it. Each result is kept at once, so that the command can be stopped and started again.
 """
 
 import argparse
@@ -40,13 +40,17 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="JSON; default: benchmarks/results/few_steps/DATA.json")
     arguments = parser.parse_args()
     model = load(arguments.workdir)
-    file = arguments.results or command.RESULTS / "few_steps" / f"{model.experiment.config.data.name}.json"
+    held_out, name = image_sets.named_split(model.experiment, "test")
+    file = arguments.results or command.RESULTS / "few_steps" / f"{name.removesuffix(':test')}.json"
     settings = {
         "weights_sha256": model.fingerprint, "step": model.step, "weights": model.weights,
         "num_samples": arguments.num_samples, "seeds": arguments.seeds,
     }  # fmt: skip
     kept = _open(file, settings)
-    measure = _measurement(model, arguments.num_samples, arguments.seeds)
+    reference = image_sets.from_source(held_out, name)
+    if model.experiment.config.model.num_classes:
+        model = model.sampling_with(labels=_classes_of(reference))
+    measure = _measurement(model, reference, arguments.num_samples, arguments.seeds)
     for name in arguments.samplers.split(","):
         for steps in map(int, arguments.steps.split(",")):
             chosen = model.sampling_with(sampler=name, steps=steps)
@@ -74,12 +78,20 @@ def _conditions() -> dict[str, Any]:
     return {"date": datetime.datetime.now(datetime.UTC).date().isoformat(), "commit": hardware.describe()["commit"]}
 
 
-def _measurement(model: TrainedModel, num_samples: int, seeds: int) -> Callable[[TrainedModel], dict[str, list[float]]]:
-    """Opens what samples are compared with; returns what measures them: distances and images/s, one a seed."""
-    experiment, batch_size = model.experiment, model.experiment.config.sample.batch_size
-    metric, name = "fd_classifier", f"{experiment.config.data.name}:test"
-    held_out = image_sets.share(lambda: image_sets.from_source(experiment.load_data("test"), name))
-    space = scoring.open_space("classifier", [metric], experiment=experiment, reference=held_out, batch_size=batch_size)
+def _classes_of(reference: image_sets.ImageSet) -> str:
+    """Lists the classes of images in random order, as sample.labels: samples then have each class as often."""
+    labels = reference.read_labels(np.arange(len(reference)))
+    return ",".join(map(str, np.random.default_rng(0).permutation(labels)))
+
+
+def _measurement(
+    model: TrainedModel, reference: image_sets.ImageSet, num_samples: int, seeds: int
+) -> Callable[[TrainedModel], dict[str, list[float]]]:
+    """Returns what measures a model's samples: distances and images/s, one a seed."""
+    metric, batch_size = "fd_classifier", model.experiment.config.sample.batch_size
+    space = scoring.open_space(
+        "classifier", [metric], experiment=model.experiment, reference=reference, batch_size=batch_size
+    )
     batches = np.array_split(np.arange(num_samples), -(-num_samples // batch_size))
 
     def measure(chosen: TrainedModel) -> dict[str, list[float]]:
@@ -115,7 +127,7 @@ def markdown(kept: dict[str, Any]) -> str:
         lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
     longest = results.get((_ANCESTRAL, str(steps[0])))
     if longest is not None:
-        lines += ["", *_fewest(results, longest, steps)]
+        lines += ["", *_fewest(results, longest, steps[0])]
     return "\n".join(lines)
 
 
@@ -129,21 +141,24 @@ def _cell(result: dict[str, Any] | None) -> str:
     )
 
 
-def _fewest(results: dict[tuple[str, str], dict], longest: dict[str, Any], steps: list[int]) -> list[str]:
-    """Names for each sampler the fewest steps within the spread of the longest ancestral chain."""
-    limit = statistics.mean(longest["distances"]) + statistics.stdev(longest["distances"])
+def _fewest(results: dict[tuple[str, str], dict], longest: dict[str, Any], most: int) -> list[str]:
+    """Names for each sampler the fewest steps within the spread of the longest ancestral chain, and of its own most."""
     lines = [
-        f"Fewest steps whose mean distance is at most {limit:.3g}, that of {_ANCESTRAL} {steps[0]:,} and a deviation:"
+        "The fewest steps whose mean distance is at most the mean and a deviation of",
+        "",
+        f"| sampler | `{_ANCESTRAL}` with {most:,}, {_limit(longest):.3g} | the same sampler with its most |",
+        "|---|---:|---:|",
     ]
-    lines.append("")
     for name in dict.fromkeys(name for name, _ in results):
-        within = [
-            int(count)
-            for (other, count), result in results.items()
-            if other == name and statistics.mean(result["distances"]) <= limit
-        ]
-        lines.append(f"* `{name}`: {min(within):,}" if within else f"* `{name}`: none of these")
+        own = {int(count): result for (other, count), result in results.items() if other == name}
+        limits = _limit(longest), _limit(own[max(own)])
+        within = [[n for n, result in own.items() if statistics.mean(result["distances"]) <= x] for x in limits]
+        lines.append(f"| `{name}` | " + " | ".join(f"{min(found):,}" if found else "none" for found in within) + " |")
     return lines
+
+
+def _limit(result: dict[str, Any]) -> float:
+    return statistics.mean(result["distances"]) + statistics.stdev(result["distances"])
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What all tests share: strict JAX settings, the official reference vectors, and a tiny config."""
 
+import importlib.util
 from pathlib import Path
 
 import hypothesis
@@ -23,6 +24,13 @@ DATA = Path(__file__).parent / "data"
 def golden():
     """Returns a reader of reference vectors: `golden("chain")` loads tests/data/chain.npz."""
     return lambda name: np.load(DATA / f"{name}.npz")
+
+
+@pytest.fixture(scope="session")
+def tpu_compiler():
+    """Skips a test where the TPU's compiler is not installed."""
+    if importlib.util.find_spec("libtpu") is None:
+        pytest.skip("libtpu, the TPU's compiler, is not installed")
 
 
 @pytest.fixture

@@ -1,9 +1,11 @@
 import json
 
+import numpy as np
 import pytest
 
 from benchmarks import few_steps, report, timing
 from benchmarks.report import Measured, Ratio, Report
+from ddpm_jax.evaluation import image_sets
 
 
 @pytest.fixture
@@ -53,6 +55,12 @@ def test_contenders_come_in_turns_and_first_calls_do_not_count(monkeypatch):
     assert timing.ratio([2.0, 9.0, 4.0], [1.0, 3.0, 4.0]) == 2.0
 
 
+def test_classes_are_drawn_as_often_as_the_reference_has_them():
+    labels = np.array([2, 0, 2, 2])
+    reference = image_sets.ImageSet({}, (4, 8, 8, 1), read=lambda indices: None, read_labels=lambda i: labels[i])
+    assert sorted(few_steps._classes_of(reference).split(",")) == ["0", "2", "2", "2"]
+
+
 def test_the_fewest_steps_are_those_within_a_deviation_of_the_whole_chain():
     results = {
         "ancestral 1000": dict(distances=[2.0, 3.0, 4.0], images_per_s=[7.0, 8.0, 9.0]),
@@ -64,5 +72,5 @@ def test_the_fewest_steps_are_those_within_a_deviation_of_the_whole_chain():
     assert "| sampler | 1,000 | 10 |" in text
     assert "| `ddim` | 3 ± 0, 8/s | 4 ± 1, 800/s |" in text
     assert "| `heun` |  | 5 ± 0, 400/s |" in text
-    assert "is at most 4, that of ancestral 1,000" in text
-    assert "* `ddim`: 10\n* `heun`: none of these" in text
+    assert "| sampler | `ancestral` with 1,000, 4 | the same sampler with its most |" in text
+    assert "| `ddim` | 10 | 1,000 |\n| `heun` | none | 10 |" in text

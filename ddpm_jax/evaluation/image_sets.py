@@ -82,15 +82,16 @@ def share(open_images: Callable[[], ImageSet]) -> ImageSet:
     return ImageSet(metadata, tuple(shape), read, read_labels if labelled else None)
 
 
-def training_set(experiment: Experiment) -> tuple[data.Source, str]:
-    """Opens the images that a model is trained on, and names them.
+def named_split(experiment: Experiment, split: str | None = None) -> tuple[data.Source, str]:
+    """Opens a split of a model's data set, by default the one trained on, and names it, as in "digits:test".
 
     Raises:
-        FileNotFoundError: if they are no longer there.
+        ValueError: if there is no such split.
+        FileNotFoundError: if the data set is no longer there.
     """
     settings = experiment.config.data
     name = Path(settings.data_dir).name if settings.name == "image_folder" else settings.name
-    return experiment.load_data(), f"{name}:{settings.split}"
+    return experiment.load_data(split), f"{name}:{split or settings.split}"
 
 
 def share_split(experiment: Experiment, split: str) -> ImageSet:

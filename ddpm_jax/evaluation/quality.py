@@ -70,7 +70,7 @@ def classifier_extractor(open_source: Callable[[], tuple[data.Source, str]]) -> 
     """Loads the classifier of a data set on process 0, for all; from the cache if it was trained before.
 
     Args:
-        open_source: opens the data set and names it, as `image_sets.training_set` does.
+        open_source: opens the data set and names it, as `image_sets.named_split` does.
 
     Raises:
         ValueError: if the data set has no labels.

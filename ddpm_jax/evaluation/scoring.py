@@ -166,7 +166,7 @@ def open_space(
         experiment: whose training images are the reference, and train the classifier, where nothing else is given.
         reference: images to compare with, or an .npz of their statistics.
         batch_size: images at a time.
-        labelled: opens the data set that trains the classifier, as `image_sets.training_set` does.
+        labelled: opens the data set that trains the classifier, as `image_sets.named_split` does.
         weights: a file to take in place of the published weights of Inception.
 
     Raises:
@@ -178,7 +178,7 @@ def open_space(
     else:
         if experiment is None and labelled is None:
             raise ValueError("A classifier needs a data set with labels: give a model, or another metric.")
-        extractor = quality.classifier_extractor(labelled or (lambda: image_sets.training_set(experiment)))
+        extractor = quality.classifier_extractor(labelled or (lambda: image_sets.named_split(experiment)))
     if set(metrics) <= set(quality.WITHOUT_REFERENCE):
         return FeatureSpace(extractor, None)
     if isinstance(reference, Path):
@@ -186,7 +186,7 @@ def open_space(
     if reference is None and experiment is None:
         raise ValueError(f"{', '.join(metrics)} compares with reference images, and there are none.")
     if reference is None:
-        reference = image_sets.share(lambda: image_sets.from_source(*image_sets.training_set(experiment)))
+        reference = image_sets.share(lambda: image_sets.from_source(*image_sets.named_split(experiment)))
     return FeatureSpace(extractor, quality.reference_from_images(extractor, reference, batch_size=batch_size))
 
 

@@ -1,4 +1,3 @@
-import importlib.util
 import re
 
 import jax
@@ -44,7 +43,7 @@ def test_a_target_is_for_dry_runs_alone(run, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu, the TPU's compiler, is not installed")
+@pytest.mark.usefixtures("tpu_compiler")
 def test_a_dry_run_for_a_tpu_needs_none(run, tmp_path):
     output = run("train.py", *TINY, f"--workdir={tmp_path / 'run'}", "--dry_run", "--target=v5e:2x4")
     assert "Target: v5e:2x4, 8 chips (TPU v5 lite) on 1 host." in output
@@ -54,7 +53,7 @@ def test_a_dry_run_for_a_tpu_needs_none(run, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu, the TPU's compiler, is not installed")
+@pytest.mark.usefixtures("tpu_compiler")
 def test_a_dry_run_fails_where_the_batch_does_not_fit_the_chips(run, tmp_path):
     arguments = (*TINY, "--config.train.batch_size=1048576")
     output = run("train.py", *arguments, f"--workdir={tmp_path / 'run'}", "--dry_run", "--target=v5e:1x1", code=1)

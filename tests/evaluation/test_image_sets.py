@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from configs import digits
 from ddpm_jax import data
 from ddpm_jax.evaluation import image_sets
+from ddpm_jax.runs import trainer
 
 
 def pixels(seed=0, count=5):
@@ -26,6 +28,18 @@ def test_an_npz_a_folder_and_a_data_set_are_images_alike(tmp_path):
     assert digits.metadata["images"] == "digits:test"
     assert image_sets.open_set("digits", image_shape=None).metadata["images"] == "digits:train"
     assert image_sets.open_set("digits", image_shape=(4, 4, 3)).shape[1:] == (4, 4, 3)
+
+
+def test_a_split_is_named_after_its_data_set_or_folder(tmp_path):
+    config = digits.get_config()
+    source, name = image_sets.named_split(trainer.checked_experiment(config, num_devices=1), "test")
+    assert (len(source), name) == (355, "digits:test")
+    (tmp_path / "pets").mkdir()
+    for i, image in enumerate(pixels()):
+        Image.fromarray(image).save(tmp_path / "pets" / f"{i}.png")
+    config.data.update(name="image_folder", data_dir=str(tmp_path / "pets"))
+    source, name = image_sets.named_split(trainer.checked_experiment(config, num_devices=1))
+    assert (len(source), name) == (5, "pets:train")
 
 
 def test_other_images_are_another_set(tmp_path):

@@ -8,10 +8,6 @@ from configs import digits
 from ddpm_jax import parallel
 from ddpm_jax.runs import sample_files, tpu_report, trainer
 
-needs_compiler = pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None, reason="libtpu, the TPU's compiler, is not installed"
-)
-
 
 @pytest.mark.parametrize("target", ["", "v5e", "v5e:2x2x2", "v4:2x2", "v9:2x2", "v5e:0x4", "v5e:2x4\n", "2x4"])
 def test_what_is_no_tpu_is_refused(target):
@@ -25,7 +21,7 @@ def test_a_missing_compiler_is_said(monkeypatch):
         parallel.tpu_devices("v5e:2x4")
 
 
-@needs_compiler
+@pytest.mark.usefixtures("tpu_compiler")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "chips", "hosts"),
@@ -38,14 +34,14 @@ def test_the_devices_are_the_chips_of_the_slice(target, chips, hosts):
     assert len({device.process_index for device in devices}) == hosts
 
 
-@needs_compiler
+@pytest.mark.usefixtures("tpu_compiler")
 @pytest.mark.slow
 def test_a_slice_that_cannot_be_is_refused():
     with pytest.raises(ValueError, match="'v5e:3x5' is no TPU"):
         parallel.tpu_devices("v5e:3x5")
 
 
-@needs_compiler
+@pytest.mark.usefixtures("tpu_compiler")
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["v5e:2x4", "v4:2x2x4"])  # of one host, of four
 @pytest.mark.parametrize("changes", [dict(steps_per_dispatch=10), dict(microbatches=2)])
@@ -66,7 +62,7 @@ def test_the_train_step_of_digits_compiles(target, changes):
     assert 4 * 4 * count < needed.hbm_bytes < needed.bytes_accessed
 
 
-@needs_compiler
+@pytest.mark.usefixtures("tpu_compiler")
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["v5e:2x4", "v4:2x2x4"])
 def test_the_sampler_of_digits_compiles(target):
@@ -77,7 +73,7 @@ def test_the_sampler_of_digits_compiles(target):
     assert sum(needed.collectives["all-reduce"]) <= 64  # whether to stop, alone
 
 
-@needs_compiler
+@pytest.mark.usefixtures("tpu_compiler")
 @pytest.mark.slow
 def test_what_does_not_fit_is_told_from_what_does():
     devices = parallel.tpu_devices("v5e:2x2")

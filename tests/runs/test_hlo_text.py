@@ -1,5 +1,3 @@
-import importlib.util
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,7 +66,7 @@ def products(x):
     return jax.lax.scan(lambda c, _: (jnp.sin(c) @ c, None), x, None, length=10)[0]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu, the TPU's compiler, is not installed")
+@pytest.mark.usefixtures("tpu_compiler")
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["v5e:1x1", "v4:2x2x1"])
 @pytest.mark.parametrize(
