@@ -134,11 +134,9 @@ def markdown(kept: dict[str, Any]) -> str:
 def _cell(result: dict[str, Any] | None) -> str:
     if result is None:
         return ""
-    distances = result["distances"]
-    return (
-        f"{statistics.mean(distances):.3g} ± {statistics.stdev(distances):.2g}, "
-        f"{statistics.median(result['images_per_s']):.3g}/s"
-    )
+    distances, rate = result["distances"], statistics.median(result["images_per_s"])
+    digits = f"{rate:.3g}" if rate < 100 else f"{rate:,.0f}"
+    return f"{statistics.mean(distances):.3g} ± {statistics.stdev(distances):.2g}, {digits}/s"
 
 
 def _fewest(results: dict[tuple[str, str], dict], longest: dict[str, Any], most: int) -> list[str]:

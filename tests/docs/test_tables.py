@@ -1,0 +1,18 @@
+"""The tables of measurements in the pages are those of the kept results."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import few_steps
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/sampling.md"])
+@pytest.mark.parametrize("model", [file.stem for file in sorted((RESULTS / "few_steps").glob("*.json"))])
+def test_samplers_by_steps(page, model):
+    table, _ = few_steps.markdown(json.loads((RESULTS / "few_steps" / f"{model}.json").read_text())).split("\n\n", 1)
+    assert table in (ROOT / page).read_text()
