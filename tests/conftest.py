@@ -1,6 +1,7 @@
 """What all tests share: strict JAX settings, the official reference vectors, and a tiny config."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -31,6 +32,23 @@ def tpu_compiler():
     """Skips a test where the TPU's compiler is not installed."""
     if importlib.util.find_spec("libtpu") is None:
         pytest.skip("libtpu, the TPU's compiler, is not installed")
+
+
+@pytest.fixture(scope="session")
+def torch():
+    """Imports PyTorch, and torchvision even where it was built for another PyTorch: diffusers imports it, too."""
+    torch = pytest.importorskip("torch", reason="needs PyTorch, which make test-slow installs")
+    if importlib.util.find_spec("torchvision") is not None:
+        try:
+            importlib.import_module("torchvision")
+        except RuntimeError:  # its compiled part is for CUDA and does not load; what the tests use needs none of it
+            for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+                del sys.modules[name]
+            detection = torch.library.Library("torchvision", "DEF")
+            for name in ("nms", "qnms"):
+                detection.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            importlib.import_module("torchvision")
+    return torch
 
 
 @pytest.fixture

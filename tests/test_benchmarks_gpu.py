@@ -26,9 +26,8 @@ def gpu(monkeypatch):
 
 
 @pytest.fixture
-def cuda(gpu, monkeypatch):
+def cuda(gpu, torch, monkeypatch):
     """PyTorch on the CPU in the place of CUDA; compilation is left out, but for the check of its mode."""
-    torch = pytest.importorskip("torch")
     pytest.importorskip("diffusers")
     torch_unet = importlib.import_module("benchmarks.torch_unet")
 
@@ -39,6 +38,8 @@ def cuda(gpu, monkeypatch):
     monkeypatch.setattr(torch_unet, "device", lambda: torch.device("cpu"))
     monkeypatch.setattr(torch, "compile", compiled)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 2**30)
 
 
 def _run(monkeypatch, folder, name):
@@ -50,13 +51,43 @@ def _run(monkeypatch, folder, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["train_step", "train_step_256", "checkpoints"])
+@pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")  # which PyTorch itself still uses
+@pytest.mark.parametrize("name", ["train_step", "train_step_256", "chain", "digits", "checkpoints", "memory"])
 def test_a_benchmark_runs_to_its_end(cuda, monkeypatch, tmp_path, name):
     kept = _run(monkeypatch, tmp_path, name)
-    if name != "checkpoints":
+    if name not in ("digits", "checkpoints"):
         assert kept["settings"]["precision"] == "bfloat16"
+    if name in ("train_step", "train_step_256", "chain", "digits"):
         assert any("torch.compile, CUDA graphs" in row for row in kept["rows"])
     assert f"## {kept['title']}" in report.write_tables(tmp_path).read_text()
+
+
+@pytest.mark.slow
+def test_the_input_pipeline_runs_to_its_end(cuda, monkeypatch, tmp_path):
+    rows = _run(monkeypatch, tmp_path, "input_pipeline")["rows"]
+    assert "ours, folder, worker processes" in rows
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("of_jax", [True, False])
+def test_a_batch_that_does_not_fit_is_halved(cuda, monkeypatch, of_jax):
+    train_step_256, torch = importlib.import_module("benchmarks.train_step_256"), importlib.import_module("torch")
+    full = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no") if of_jax else torch.OutOfMemoryError("no")
+    tried = []
+
+    def compare(title, settings, *, quick):
+        tried.append(settings.train.batch_size)
+        if tried[-1] > 16:
+            raise full
+        return "fits"
+
+    monkeypatch.setattr(train_step_256.train_step, "compare", compare)
+    assert train_step_256.measure(quick=False) == "fits"
+    assert tried == [64, 32, 16]
+    full = ValueError("another error")
+    monkeypatch.setattr(train_step_256, "_LARGEST", 32)
+    with pytest.raises(ValueError, match="another error"):
+        train_step_256.measure(quick=False)
 
 
 def test_the_cold_start_of_the_large_model_has_settings_that_exist(gpu, tmp_path):

@@ -13,7 +13,7 @@ from ddpm_jax.interop import diffusers as interop
 from ddpm_jax.runs import conversion, defaults
 from ddpm_jax.runs.experiment import make_experiment
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("torch")]
 
 DDPM = {
     "attention_head_dim": None, "downsample_padding": 0, "flip_sin_to_cos": False, "freq_shift": 1, "norm_eps": 1e-6,

@@ -1,7 +1,6 @@
 """Random weights for Inception, which need no download, and the implementations in PyTorch to compare with."""
 
 import importlib.util
-import sys
 from types import SimpleNamespace
 
 import jax
@@ -49,21 +48,11 @@ def random_images():
 
 
 @pytest.fixture(scope="session")
-def torches():
+def torches(torch):
     """Imports PyTorch and the Inception modules of torch-fidelity and pytorch-fid; skips without them."""
-    for name in ("torch", "torchvision", "torch_fidelity", "pytorch_fid"):
+    for name in ("torchvision", "torch_fidelity", "pytorch_fid"):
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"{name} is not installed; make test-slow installs requirements-parity.txt")
-    import torch
-
-    try:
-        import torchvision  # noqa: F401
-    except RuntimeError:  # its compiled part is for CUDA and does not load; that of Inception needs none of it
-        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        detection = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            detection.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     import pytorch_fid.inception
     from torch_fidelity import feature_extractor_inceptionv3
 
