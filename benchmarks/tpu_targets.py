@@ -17,6 +17,7 @@ from ddpm_jax.runtime import compilation, program
 _KEPT = command.RESULTS / "tpu" / "targets.json"
 _EXPERIMENTS = ("cifar10", "celebahq256", "lsun_bedroom_large")
 _TARGETS = ("v5e:2x4", "v4:2x2x1", "v4:2x2x4", "v5e:8x8", "v5p:2x2x1", "v6e:2x4")
+_ROWS = tuple(itertools.product(("bfloat16", "float32"), _EXPERIMENTS, _TARGETS))
 _HEADER = (
     "| experiment | precision | TPU | memory a chip | FLOPs a chip | bytes moved a chip | all-reduce a step | "
     "roofline | compiled in |\n|---|---|---|---:|---:|---:|---:|---:|---:|"
@@ -31,18 +32,21 @@ def main() -> None:
     arguments = parser.parse_args()
     kept = json.loads(_KEPT.read_text()) if _KEPT.exists() else {}
     wanted = set(filter(None, arguments.only.split(",")))
-    for words in itertools.product(("bfloat16", "float32"), _EXPERIMENTS, _TARGETS):
+    for words in _ROWS:
         name = " ".join(words)
         if not arguments.markdown and name not in kept and wanted <= set(words):
-            kept[name] = _row(*words)
+            kept[name] = _compiled(*words)
             _KEPT.parent.mkdir(exist_ok=True)
             _KEPT.write_text(json.dumps(kept, indent=1) + "\n")
-    print(_HEADER)
-    for name, row in kept.items():
-        print(_markdown(*name.split(), row))
+    print(markdown(kept))
 
 
-def _row(dtype: str, experiment: str, target: str) -> dict:
+def markdown(kept: dict[str, dict]) -> str:
+    """Formats the rows that are kept as a table."""
+    return "\n".join([_HEADER, *(_row(*words, kept[" ".join(words)]) for words in _ROWS if " ".join(words) in kept)])
+
+
+def _compiled(dtype: str, experiment: str, target: str) -> dict:
     settings = importlib.import_module(f"ddpm_jax.configs.{experiment}").get_config()
     settings.model.dtype = dtype
     devices = parallel.tpu_devices(target)
@@ -57,7 +61,7 @@ def _row(dtype: str, experiment: str, target: str) -> dict:
     )  # fmt: skip
 
 
-def _markdown(dtype: str, experiment: str, target: str, row: dict) -> str:
+def _row(dtype: str, experiment: str, target: str, row: dict) -> str:
     start = f"| {experiment}, batch {row['batch_size']} | {dtype} | {target} |"
     if not row["fits"]:
         return f"{start} does not fit: {row['message']} | | | | | {row['seconds']:.0f} s |"

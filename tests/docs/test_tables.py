@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import few_steps
+from benchmarks import few_steps, tpu_targets
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -16,3 +16,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 def test_samplers_by_steps(page, model):
     table, _ = few_steps.markdown(json.loads((RESULTS / "few_steps" / f"{model}.json").read_text())).split("\n\n", 1)
     assert table in (ROOT / page).read_text()
+
+
+def test_tpu_targets():
+    kept = json.loads((RESULTS / "tpu" / "targets.json").read_text())
+    assert tpu_targets.markdown(kept) in (ROOT / "docs" / "running.md").read_text()

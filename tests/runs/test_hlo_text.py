@@ -68,7 +68,7 @@ def products(x):
 
 @pytest.mark.usefixtures("tpu_compiler")
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["v5e:1x1", "v4:2x2x1"])
+@pytest.mark.parametrize("target", ["v5e:1x1", "v4:2x2x1", "v6e:1x1"])
 @pytest.mark.parametrize(
     ("function", "shapes", "moved"),
     [
