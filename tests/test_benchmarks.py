@@ -72,5 +72,5 @@ def test_the_fewest_steps_are_those_within_a_deviation_of_the_whole_chain():
     assert "| sampler | 1,000 | 10 |" in text
     assert "| `ddim` | 3 ± 0, 8/s | 4 ± 1, 800/s |" in text
     assert "| `heun` |  | 5 ± 0, 400/s |" in text
-    assert "| sampler | `ancestral` with 1,000, 4 | the same sampler with its most |" in text
+    assert "| sampler | `ancestral` with 1,000, 4 | the same sampler with the most steps measured |" in text
     assert "| `ddim` | 10 | 1,000 |\n| `heun` | none | 10 |" in text
