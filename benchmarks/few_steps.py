@@ -144,7 +144,8 @@ def _fewest(results: dict[tuple[str, str], dict], longest: dict[str, Any], most:
     lines = [
         "The fewest steps whose mean distance is at most the mean and a deviation of",
         "",
-        f"| sampler | `{_ANCESTRAL}` with {most:,}, {_limit(longest):.3g} | the same sampler with the most steps measured |",
+        f"| sampler | `{_ANCESTRAL}` with {most:,}, {_limit(longest):.3g} | "
+        "the same sampler with the most steps measured |",
         "|---|---:|---:|",
     ]
     for name in dict.fromkeys(name for name, _ in results):
