@@ -40,14 +40,14 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="JSON; default: benchmarks/results/few_steps/DATA.json")
     arguments = parser.parse_args()
     model = load(arguments.workdir)
-    held_out, name = image_sets.named_split(model.experiment, "test")
-    file = arguments.results or command.RESULTS / "few_steps" / f"{name.removesuffix(':test')}.json"
+    held_out, split_name = image_sets.named_split(model.experiment, "test")
+    file = arguments.results or command.RESULTS / "few_steps" / f"{split_name.removesuffix(':test')}.json"
     settings = {
         "weights_sha256": model.fingerprint, "step": model.step, "weights": model.weights,
         "num_samples": arguments.num_samples, "seeds": arguments.seeds,
     }  # fmt: skip
     kept = _open(file, settings)
-    reference = image_sets.from_source(held_out, name)
+    reference = image_sets.from_source(held_out, split_name)
     if model.experiment.config.model.num_classes:
         model = model.sampling_with(labels=_classes_of(reference))
     measure = _measurement(model, reference, arguments.num_samples, arguments.seeds)
