@@ -17,6 +17,7 @@ import optax
 
 from ddpm_jax import averaging, images, sampling, timesteps
 from ddpm_jax.diffusion import Process, training_losses
+from ddpm_jax.ops import random
 from ddpm_jax.timesteps import TimestepSampler
 
 ConditionFn = Callable[[jax.Array], jax.Array]  # labels [B, ...] -> cond [B, D]
@@ -137,7 +138,7 @@ def ema_update(ema_params: Any, params: Any, *, step: jax.Array, decay: float, w
 def _draw(rng: jax.Array, image_shape: tuple[int, int, int]) -> tuple[jax.Array, ...]:
     """Draws the key of t, the noise and whether to flip, for one image."""
     t_rng, eps_rng, flip_rng = jax.random.split(rng, 3)
-    eps = jax.random.normal(eps_rng, image_shape, jnp.float32)
+    eps = random.normal(eps_rng, image_shape)
     return t_rng, eps, jax.random.bernoulli(flip_rng, jnp.float32(0.5))
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddpm_jax.arguments import ArgumentError, check_shape
+from ddpm_jax.ops import random
 
 PRNG_IMPLS = ("threefry2x32", "rbg")  # JAX's names; rbg's numbers differ between kinds of devices and versions of JAX
 CHAIN = 0  # the stream of x_T and of the steps' noise; another use takes the next number here
@@ -94,5 +95,5 @@ def noise(keys: jax.Array, index: jax.Array | int, shape: tuple[int, int, int], 
     indices = jnp.broadcast_to(index, keys.shape)
     if stream != CHAIN:
         keys = jax.vmap(lambda key: jax.random.fold_in(key, _STREAMS_FROM + stream))(keys)
-    draw = lambda key, index: jax.random.normal(jax.random.fold_in(key, index), shape, jnp.float32)  # noqa: E731
+    draw = lambda key, index: random.normal(jax.random.fold_in(key, index), shape)  # noqa: E731
     return over_keys(draw)(keys, indices)
