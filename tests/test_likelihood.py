@@ -77,9 +77,10 @@ def test_the_loop_is_the_loop_of_its_terms(golden, clip):
     process, denoise_fn = diffusion.make_process(chain["betas"]), fixed_denoise_fn(chain["denoise_coef"])
     x_0, keys = jnp.asarray(chain["bpd_x_start"]), sampling.image_keys(3, np.array([7, 2]))
     bound = likelihood.bpd_loop(process, denoise_fn, x_0=x_0, keys=keys, clip=clip)
+    bpd_term = jax.jit(functools.partial(likelihood.bpd_term, process, denoise_fn, clip=clip))
     for t in range(20):
         eps = jnp.stack([jax.random.normal(jax.random.fold_in(key, t), x_0.shape[1:]) for key in keys])
-        term, mse = likelihood.bpd_term(process, denoise_fn, x_0=x_0, t=jnp.full(2, t), eps=eps, clip=clip)
+        term, mse = bpd_term(x_0=x_0, t=jnp.full(2, t), eps=eps)
         np.testing.assert_allclose(bound.terms[:, t], term, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(bound.mse[:, t], mse, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(bound.prior, diffusion.prior_bpd(process, x_0=x_0))
@@ -142,7 +143,7 @@ def chain_total(golden):
     return chain_estimate(golden("chain"), keys=sampling.image_keys(1, np.arange(2000)))
 
 
-@pytest.mark.parametrize("num_timesteps", [1, 2, 7, 19])
+@pytest.mark.parametrize("num_timesteps", [1, 7, 19])
 def test_the_estimate_is_unbiased(golden, chain_total, num_timesteps):
     keys = sampling.image_keys(1, np.arange(2000))
     estimate = chain_estimate(golden("chain"), keys=keys, num_timesteps=num_timesteps)

@@ -22,31 +22,36 @@ def small(**changes):
     return UNet(**settings)
 
 
+apply_small = jax.jit(small().apply, static_argnames="train")  # compiled once for the tests that share a shape
+
+
 def golden_params(arrays, prefix="params/"):
     return params_from_tf({key.removeprefix(prefix): arrays[key] for key in arrays.files if key.startswith(prefix)})
 
 
 def random_params(model, x, t):
-    """Draws parameters far from zero in every branch; `init` would take longer to compile than the network."""
+    """Draws parameters far from zero in every branch, which takes no compiling."""
     rng, shapes = np.random.default_rng(0), jax.eval_shape(model.init, jax.random.key(0), x, t)["params"]
     return jax.tree.map(lambda leaf: rng.normal(0.0, 0.1, leaf.shape).astype(leaf.dtype), shapes)
 
 
 @pytest.mark.parametrize("settings", [{}, dict(remat=True), TRAINED, dict(remat=True, **TRAINED)])
-@pytest.mark.parametrize("train", [False, True])
-def test_the_network_equals_the_official_one(golden, settings, train):
+def test_the_network_equals_the_official_one(golden, settings):
+    """In training too: without dropout it is the same computation."""
     arrays = golden("unet_small")
-    apply = jax.jit(small(**settings).apply, static_argnames="train")
-    output = apply({"params": golden_params(arrays)}, arrays["input"], arrays["t"], train=train)
+    model, variables = small(**settings), {"params": golden_params(arrays)}
+    apply = jax.jit(model.apply, static_argnames="train") if settings else apply_small
+    output = apply(variables, arrays["input"], arrays["t"])
     assert output.dtype == jnp.float32
     np.testing.assert_allclose(output, arrays["output"], rtol=0, atol=1e-4)
+    lowered = [apply.lower(variables, arrays["input"], arrays["t"], train=train).as_text() for train in (False, True)]
+    assert lowered[0] == lowered[1]
 
 
 def test_the_initializers_have_the_official_limits(golden):
     arrays = golden("unet_small")
     limits = dict(zip(arrays["variable_names"], arrays["init_limit"], strict=True))
-    rng = jax.random.key(0, impl="rbg")  # which compiles faster than the default
-    params = jax.jit(small().init)(rng, arrays["input"], arrays["t"])["params"]
+    params = jax.jit(small().init)(jax.random.key(0), arrays["input"], arrays["t"])["params"]
     ours = flatten_dict(params)
     assert sum(array.size for array in ours.values()) == arrays["num_params"]
     paths = flatten_dict(params_from_tf({name: np.full(1, limit) for name, limit in limits.items()}))
@@ -60,6 +65,13 @@ def test_the_initializers_have_the_official_limits(golden):
         else:  # uniform in [-limit, limit]: its largest value and its deviation
             assert 0.97 * limit[0] < np.abs(array).max() <= limit[0] * (1 + 1e-6)
             np.testing.assert_allclose(array.std(), limit[0] / np.sqrt(3), rtol=0.1)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (3, 3, 4, 8)])
+def test_an_initializer_draws_what_flax_s_draws(shape):
+    flax_s = nn.initializers.variance_scaling(0.3, "fan_avg", "uniform")
+    key = jax.random.key(1)
+    np.testing.assert_array_equal(unet._init(0.3)(key, shape, jnp.float32), flax_s(key, shape, jnp.float32))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +90,7 @@ def test_the_blocks_equal_the_official_ones(golden, name, make):
     variables = {f"block/{key.removeprefix(prefix)}": arrays[key] for key in arrays.files if key.startswith(prefix)}
     params = params_from_tf(variables)["block"]
     temb = [arrays["temb"]] if name.startswith("resnet") else []
-    output = make().apply({"params": params}, arrays[f"{name}/x"], *temb)
+    output = jax.jit(make().apply)({"params": params}, arrays[f"{name}/x"], *temb)
     np.testing.assert_allclose(output, arrays[f"{name}/y"], rtol=0, atol=5e-5)
 
 
@@ -98,6 +110,7 @@ def test_group_norm_and_its_gradients_equal_flax_s(shape, dtype):
     cotangent = jnp.asarray(rng.standard_normal(shape), dtype)
     theirs = nn.GroupNorm(num_groups=32, epsilon=1e-6, use_fast_variance=False, dtype=dtype)
 
+    @functools.partial(jax.jit, static_argnums=0)
     def value_and_gradients(norm):
         y, vjp = jax.vjp(lambda params, x: norm.apply({"params": params}, x), params, x)
         return y, vjp(cotangent)
@@ -180,7 +193,7 @@ def test_a_class_is_a_vector_added_to_the_embedded_timestep(golden):
     np.testing.assert_allclose(output[1:3], arrays["output"][1:3], atol=1e-4)
     bias = params["temb_dense1"]["bias"]
     moved = params | {"temb_dense1": params["temb_dense1"] | {"bias": bias + rows[3]}}
-    np.testing.assert_allclose(output[:1], jax.jit(model.apply)({"params": moved}, x[:1], t[:1]), atol=1e-4)
+    np.testing.assert_allclose(output[0], apply_small({"params": moved}, x, t)[0], atol=1e-4)
     assert np.abs(output[0] - arrays["output"][0]).max() > 0.1
 
 
@@ -194,8 +207,10 @@ def test_dropout_acts_in_training_alone(golden):
 
     np.testing.assert_array_equal(train(0), train(0))
     assert np.abs(train(0) - train(1)).max() > 0.1
-    not_training = jax.jit(model.apply)(variables, arrays["input"], arrays["t"])
-    np.testing.assert_allclose(not_training, arrays["output"], atol=1e-4)
+    without, not_training = (
+        make.lower(variables, arrays["input"], arrays["t"]) for make in (apply_small, jax.jit(model.apply))
+    )
+    assert not_training.as_text() == without.as_text()
 
 
 def test_the_convolution_does_not_change_the_parameters_and_reaches_every_block(golden):

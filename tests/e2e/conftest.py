@@ -44,12 +44,19 @@ def nothing_left_running(started):
 
 
 @pytest.fixture(scope="session")
-def start(tmp_path_factory, started):
+def shared(tmp_path_factory, worker_id):
+    """A folder that all workers share."""
+    own = tmp_path_factory.getbasetemp()
+    return own if worker_id == "master" else own.parent
+
+
+@pytest.fixture(scope="session")
+def start(shared, started):
     """`start("train.py", *arguments, devices=1)` -> the running process; what was compiled is kept for the next.
 
     A name that does not end in .py is that of a module.
     """
-    cache = tmp_path_factory.mktemp("compiled")
+    cache = shared / "compiled"
 
     def start(script, *arguments, devices=1):
         environment = os.environ | {
@@ -120,10 +127,9 @@ def finished(process, code=0):
 
 
 @pytest.fixture(scope="session")
-def trained(run, tmp_path_factory, worker_id):
+def trained(run, shared):
     """A work folder that was trained without a stop, the same for all workers; do not write into it."""
-    own = tmp_path_factory.getbasetemp()
-    folder = (own if worker_id == "master" else own.parent) / "trained"
+    folder = shared / "trained"
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             output = run("train.py", *TINY, f"--workdir={folder}")
