@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from e2e.forked import Forks
+
 ROOT = Path(__file__).parents[2]
 TINY = (
     "--config=configs/digits.py",
@@ -51,15 +53,12 @@ def shared(tmp_path_factory, worker_id):
 
 
 @pytest.fixture(scope="session")
-def start(shared, started):
-    """`start("train.py", *arguments, devices=1)` -> the running process; what was compiled is kept for the next.
-
-    A name that does not end in .py is that of a module.
-    """
+def environment(shared):
+    """`environment(devices)` -> the variables of a command; what was compiled is kept for the next."""
     cache = shared / "compiled"
 
-    def start(script, *arguments, devices=1):
-        environment = os.environ | {
+    def environment(devices):
+        return os.environ | {
             "JAX_PLATFORMS": "cpu",
             "JAX_NUM_CPU_DEVICES": str(devices),
             "JAX_COMPILATION_CACHE_DIR": str(cache),
@@ -67,21 +66,46 @@ def start(shared, started):
             "DDPM_JAX_CACHE": str(cache / "ours"),
             "PYTHONUNBUFFERED": "1",
         }
+
+    return environment
+
+
+@pytest.fixture(scope="session")
+def start(environment, started):
+    """`start("train.py", *arguments, devices=1)` -> the running process.
+
+    A name that does not end in .py is that of a module.
+    """
+
+    def start(script, *arguments, devices=1):
         program = [str(ROOT / script)] if script.endswith(".py") else ["-m", script]
         command = [sys.executable, *program, *map(str, arguments)]
         pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        started.append(subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes))
+        started.append(subprocess.Popen(command, cwd=ROOT, env=environment(devices), text=True, **pipes))
         return started[-1]
 
     return start
 
 
 @pytest.fixture(scope="session")
-def run(start):
+def forks(environment):
+    """The process from which commands for one device are forked."""
+    forks = Forks(environment(1))
+    yield forks
+    forks.close()
+
+
+@pytest.fixture(scope="session")
+def run(start, forks, tmp_path_factory):
     """`run("train.py", *arguments, code=0)` -> what the command printed; fails if it exits with another code."""
 
     def run(script, *arguments, code=0, devices=1):
-        return finished(start(script, *arguments, devices=devices), code)
+        if devices > 1 or not script.endswith(".py"):
+            return finished(start(script, *arguments, devices=devices), code)
+        printed = tmp_path_factory.mktemp("printed") / "output.txt"
+        command = forks.start(script, *arguments, stdout=printed, stderr=printed)
+        exit_code = command.wait(300)
+        return checked(printed.read_text(), exit_code, code)
 
     return run
 
@@ -120,7 +144,12 @@ def run_processes(start_processes):
 def finished(process, code=0):
     """Waits for it, and returns what it printed; fails if it exits with another code."""
     output, _ = process.communicate(timeout=300)
-    assert process.returncode == code, output
+    return checked(output, process.returncode, code)
+
+
+def checked(output, exit_code, code):
+    """Returns the output of a command that has ended as it should."""
+    assert exit_code == code, output
     assert "Traceback" not in output
     assert "WARNING:absl" not in output  # each warning would be there twice
     return output

@@ -58,9 +58,8 @@ class Forks:
         print(json.dumps(request), file=self._process.stdin, flush=True)
         return json.loads(self._process.stdout.readline())
 
-    def start(self, script: str, *arguments: object, log: Path) -> Command:
-        """Starts a command whose output goes to `<log>.out` and `<log>.err`."""
-        stdout, stderr = (log.with_name(f"{log.name}.{end}") for end in ("out", "err"))
+    def start(self, script: str, *arguments: object, stdout: Path, stderr: Path) -> Command:
+        """Starts a command whose output goes to two files, or to one."""
         for path in (stdout, stderr):
             path.touch()
         pid = self.ask(argv=[str(ROOT / script), *map(str, arguments)], files=[str(stdout), str(stderr)])

@@ -139,7 +139,12 @@ class Commands:
             own = [[f"--process_id={i}"] for i in range(processes)]
         logs = self._folder / "logs"
         logs.mkdir(exist_ok=True)
-        return [self.forks.start(script, *shared, *own[i], log=logs / f"{self._logs}.{i}") for i in range(processes)]
+        return [
+            self.forks.start(
+                script, *shared, *own[i], stdout=logs / f"{self._logs}.{i}.out", stderr=logs / f"{self._logs}.{i}.err"
+            )
+            for i in range(processes)
+        ]
 
     def run(self, processes, *command):
         """Runs a command undisturbed, and returns what process 0 printed."""
