@@ -96,19 +96,20 @@ def test_importance_draws_timesteps_without_losses_at_the_uniform_rate():
 
 def test_importance_is_uniform_until_every_timestep_has_its_losses():
     sampler = timesteps.importance(3, history=2)
-    state = sampler.update(sampler.init(), np.array([0, 0, 1, 1, 2]), np.float32([9, 9, 1, 1, 1]))
-    assert np.all(timesteps.probabilities(state, uniform_share=0.1) == np.float32(1 / 3))
-    np.testing.assert_allclose(sampler.draw(state, keys_of(5), jnp.arange(5))[1], 1.0, rtol=1e-6)
-    state = sampler.update(state, np.array([2]), np.float32([1]))
-    expected = 0.9 * np.array([9, 1, 1]) / 11 + 0.1 / 3
-    np.testing.assert_allclose(timesteps.probabilities(state, uniform_share=0.1), expected, rtol=1e-6)
+    update, draw = jax.jit(sampler.update), jax.jit(sampler.draw)
+    probabilities = jax.jit(functools.partial(timesteps.probabilities, uniform_share=0.1))
+    state = update(sampler.init(), np.array([0, 0, 1, 1, 2]), np.float32([9, 9, 1, 1, 1]))
+    assert np.all(probabilities(state) == np.float32(1 / 3))
+    np.testing.assert_allclose(draw(state, keys_of(5), jnp.arange(5))[1], 1.0, rtol=1e-6)
+    state = update(state, np.array([2]), np.float32([1]))
+    np.testing.assert_allclose(probabilities(state), 0.9 * np.array([9, 1, 1]) / 11 + 0.1 / 3, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("num_timesteps", "batch_size"), [(1000, 8), (10, 40), (10, 7)])
 def test_each_image_draws_from_its_own_stratum(num_timesteps, batch_size):
-    sampler = timesteps.stratified(num_timesteps, batch_size=batch_size)
+    draw = jax.jit(timesteps.stratified(num_timesteps, batch_size=batch_size).draw)
     for seed in range(20):
-        t, _ = sampler.draw((), keys_of(batch_size, seed), jnp.arange(batch_size))
+        t, _ = draw((), keys_of(batch_size, seed), jnp.arange(batch_size))
         edges = np.arange(batch_size + 1) * num_timesteps / batch_size
         assert np.all(np.floor(edges[:-1]) <= t)
         assert np.all(t < np.ceil(edges[1:]))

@@ -100,9 +100,12 @@ def test_the_average_with_warmup_forgets_its_start():
 
 
 def test_what_a_step_draws_is_uniform_in_t_and_normal_in_eps():
-    rngs = jax.random.split(jax.random.key(0), 4000)
-    t_rngs, eps, flipped = jax.vmap(lambda rng: training._draw(rng, (2, 2, 1)))(rngs)
-    t, _ = timesteps.uniform(10).draw((), t_rngs, jnp.arange(4000))
+    @jax.jit
+    def draw(rngs):
+        t_rngs, eps, flipped = jax.vmap(lambda rng: training._draw(rng, (2, 2, 1)))(rngs)
+        return timesteps.uniform(10).draw((), t_rngs, jnp.arange(4000))[0], eps, flipped
+
+    t, eps, flipped = draw(jax.random.split(jax.random.key(0), 4000))
     counts = np.bincount(t, minlength=10)
     assert counts.shape == (10,)
     assert np.abs(counts - 400).max() < 5 * np.sqrt(400)

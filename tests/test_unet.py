@@ -136,22 +136,7 @@ def test_timestep_embedding_equals_the_official_one(golden, dim):
     np.testing.assert_allclose(unet.timestep_embedding(arrays["t"], dim), arrays[f"dim{dim}"], rtol=0, atol=2e-4)
 
 
-@pytest.mark.parametrize(
-    ("ch", "ch_mult", "size", "count"),
-    [
-        (128, (1, 2, 2, 2), 32, 35_746_307),
-        (128, (1, 1, 2, 2, 4, 4), 256, 113_673_219),
-        (192, (1, 1, 2, 2, 4, 4), 256, 255_677_955),
-    ],
-)
-def test_parameter_counts_of_the_paper_s_networks(ch, ch_mult, size, count):
-    model = UNet(3, ch, ch_mult, num_res_blocks=2, attn_resolutions=(16,))
-    x, t = jnp.zeros((1, size, size, 3)), jnp.zeros((1,), jnp.int32)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), x, t)
-    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
-
-
-@pytest.mark.parametrize(("height", "width", "channels"), [(8, 12, 1), (16, 4, 4), (6, 2, 2)])
+@pytest.mark.parametrize(("height", "width", "channels"), [(8, 12, 1), (6, 2, 4)])
 def test_any_size_that_halves_and_any_number_of_channels(height, width, channels):
     x, t = np.random.default_rng(1).standard_normal((2, height, width, channels), np.float32), np.array([0, 5])
     model = small(out_ch=channels)
