@@ -51,7 +51,9 @@ class Forks:
 
     def __init__(self, environment: dict[str, str]):
         pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self._process = subprocess.Popen([sys.executable, __file__], cwd=ROOT, env=environment, text=True, **pipes)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.e2e.forked"], cwd=ROOT, env=environment, text=True, **pipes
+        )
 
     def ask(self, **request) -> int | None:
         """Sends a request and returns the answer."""
