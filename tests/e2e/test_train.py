@@ -169,6 +169,7 @@ def test_what_is_wrong_is_said_in_a_sentence_before_anything_is_written(run, tmp
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(run, tmp_path):
     folder = tmp_path / "run"
     wild = (*TINY, f"--workdir={folder}", "--config.optim.lr=1e15", "--config.train.checkpoint_every=1")
