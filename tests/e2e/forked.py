@@ -51,9 +51,7 @@ class Forks:
 
     def __init__(self, environment: dict[str, str]):
         pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.e2e.forked"], cwd=ROOT, env=environment, text=True, **pipes
-        )
+        self._process = subprocess.Popen([sys.executable, __file__], cwd=ROOT, env=environment, text=True, **pipes)
 
     def ask(self, **request) -> int | None:
         """Sends a request and returns the answer."""
@@ -96,6 +94,8 @@ def _serve() -> list[str]:
 
 
 if __name__ == "__main__":
+    sys.path[0] = str(ROOT)  # as of a script that stands there
+
     import sklearn.datasets  # noqa: F401 - of the digits
 
     from ddpm_jax.cli import evaluate, sample, train  # noqa: F401
