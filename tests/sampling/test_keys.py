@@ -11,7 +11,12 @@ usual_draws = functools.cache(draws)
 
 
 @pytest.mark.parametrize(
-    "setting", [jax.default_prng_impl("rbg"), jax.enable_x64(True), jax.threefry_partitionable(False)]
+    "setting",
+    [
+        jax.enable_x64(True),
+        pytest.param(jax.default_prng_impl("rbg"), marks=pytest.mark.slow),
+        pytest.param(jax.threefry_partitionable(False), marks=pytest.mark.slow),
+    ],
 )
 def test_no_setting_of_jax_changes_what_is_drawn(setting):
     usual = usual_draws()
