@@ -207,9 +207,9 @@ def test_impossible_timesteps_are_refused(timesteps):
 def test_a_frozen_latent_continues_to_the_image_it_was_taken_from():
     process, denoise_fn, keys, shape = short_chain()
     x_0, x_t = sampling.latents_loop(process, denoise_fn, keys=keys, shape=shape, timesteps=(9, 6, 0))
-    own_length = functools.partial(sampling.decode, process, denoise_fn)
-    np.testing.assert_allclose(own_length(x_t=x_t[:, 1], num_steps=7, keys=keys), x_0, rtol=1e-5, atol=1e-6)
-    decode = jax.jit(own_length)  # for any number of steps
+    decode = functools.partial(sampling.decode, process, denoise_fn)
+    np.testing.assert_allclose(decode(x_t=x_t[:, 1], num_steps=7, keys=keys), x_0, rtol=1e-5, atol=1e-6)
+    decode = jax.jit(decode)  # once for any number of steps
     for i, t in enumerate((9, 6, 0)):
         continued = decode(x_t=x_t[:, i], num_steps=t + 1, keys=keys)
         np.testing.assert_allclose(continued, x_0, rtol=1e-5, atol=1e-6)

@@ -19,8 +19,12 @@ def flat(draw: Draw) -> Draw:
 
     Args:
         draw: of numbers that are independent of each other, as `jax.random.normal`.
+
+    Returns:
+        The function; under `jit`, `vmap` and `pmap`, too.
     """
     return lambda key, shape: draw(key, (math.prod(shape),)).reshape(shape)
 
 
+# normal(key, shape) -> standard normal noise, float32.
 normal = flat(functools.partial(jax.random.normal, dtype=jnp.float32))
