@@ -143,7 +143,7 @@ def chain_total(golden):
     return chain_estimate(golden("chain"), keys=sampling.image_keys(1, np.arange(2000)))
 
 
-@pytest.mark.parametrize("num_timesteps", [1, 7, 19])
+@pytest.mark.parametrize("num_timesteps", [1, 2, 7, 19])
 def test_the_estimate_is_unbiased(golden, chain_total, num_timesteps):
     keys = sampling.image_keys(1, np.arange(2000))
     estimate = chain_estimate(golden("chain"), keys=keys, num_timesteps=num_timesteps)

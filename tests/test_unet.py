@@ -136,7 +136,7 @@ def test_timestep_embedding_equals_the_official_one(golden, dim):
     np.testing.assert_allclose(unet.timestep_embedding(arrays["t"], dim), arrays[f"dim{dim}"], rtol=0, atol=2e-4)
 
 
-@pytest.mark.parametrize(("height", "width", "channels"), [(8, 12, 1), (6, 2, 4)])
+@pytest.mark.parametrize(("height", "width", "channels"), [(8, 12, 1), (16, 4, 4), (6, 2, 2)])
 def test_any_size_that_halves_and_any_number_of_channels(height, width, channels):
     x, t = np.random.default_rng(1).standard_normal((2, height, width, channels), np.float32), np.array([0, 5])
     model = small(out_ch=channels)

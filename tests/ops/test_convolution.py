@@ -10,7 +10,7 @@ from jax import lax
 from ddpm_jax.ops.convolution import conv_for_training
 
 
-@settings(max_examples=12)
+@settings(max_examples=20)
 @given(st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 2]), st.sampled_from([1, 3, 5]))
 def test_value_and_gradients_are_those_of_the_plain_convolution(height, width, stride, window):
     rng = np.random.default_rng(0)
