@@ -5,6 +5,7 @@ same extractor as uint8; reference statistics are kept on disk by a fingerprint 
 process calls these functions alike; process 0 holds the features and computes the scores.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -80,11 +81,10 @@ def classifier_extractor(open_source: Callable[[], tuple[data.Source, str]]) -> 
         source, name = open_source()
         metadata = json.dumps(image_sets.from_source(source, name, labels=True).metadata, sort_keys=True)
         file = cache.folder() / "classifiers" / f"{hashlib.sha256(metadata.encode()).hexdigest()[:16]}.npz"
-        if not file.is_file():
-            print(f"Training the classifier of {name}, whose features are compared; it is kept in {file}.")
-            trained = classifier.train(source, name=name)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            classifier.save(trained, file)
+        with cache.missing(file) as missing:
+            if missing:
+                print(f"Training the classifier of {name}, whose features are compared; it is kept in {file}.")
+                classifier.save(classifier.train(source, name=name), file)
         return classifier.load(file)
 
     return _share_extractor(load_or_train, classifier.from_params)
@@ -145,19 +145,20 @@ def reference_from_images(extractor: Extractor, images: ImageSet, *, batch_size:
     fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     file = cache.folder() / "references" / f"{fingerprint}.npz"
     pool_file = file.with_suffix(".npy")
-    if not parallel.agree(file.is_file):
-        print(f"Features of the reference, {images.metadata['images']}:")
-        rows = features(extractor, images, file, batch_size=batch_size)
+    with contextlib.ExitStack() as stack:
+        if parallel.agree(lambda: stack.enter_context(cache.missing(file))):
+            print(f"Features of the reference, {images.metadata['images']}:")
+            rows = features(extractor, images, file, batch_size=batch_size)
 
-        def keep() -> None:
-            pool = rows.array[:, : _widths(extractor, images)[0]]
-            with files.atomically(pool_file) as unfinished, unfinished.open("wb") as opened:
-                np.save(opened, pool)
-            # Last: its presence says all is there.
-            moments.save(file, moments.from_features(pool).statistics(**settings))
-            rows.remove()
+            def keep() -> None:
+                pool = rows.array[:, : _widths(extractor, images)[0]]
+                with files.atomically(pool_file) as unfinished, unfinished.open("wb") as opened:
+                    np.save(opened, pool)
+                # Last: its presence says all is there.
+                moments.save(file, moments.from_features(pool).statistics(**settings))
+                rows.remove()
 
-        parallel.agree(keep)
+            parallel.agree(keep)
     metadata = {"name": images.metadata["images"], "count": len(images), "fingerprint": fingerprint}
     return parallel.raise_on_all(
         lambda: Reference(metadata, moments.load(file), np.load(pool_file, mmap_mode="r", allow_pickle=False))

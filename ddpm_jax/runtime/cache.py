@@ -1,7 +1,11 @@
 """The folder for files that can be computed or downloaded again."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+from ddpm_jax.runtime import files
 
 
 def folder() -> Path:
@@ -11,3 +15,21 @@ def folder() -> Path:
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     # A relative path there does not count, says the XDG specification.
     return (base if base.is_absolute() else Path.home() / ".cache") / "ddpm_jax"
+
+
+@contextlib.contextmanager
+def missing(file: Path) -> Iterator[bool]:
+    """Tells whether a file of the cache has to be made.
+
+    It is, while entered; other commands that need the same file wait, and then find it there.
+
+    Raises:
+        OSError: if it has to be made, and its folder cannot be written to.
+    """
+    if file.is_file():
+        yield False
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = file.with_name(f".{file.name}.lock")
+    with files.locked(lock, problem=f"{file} is being computed by another command", way_out=None):
+        yield not file.is_file()

@@ -49,7 +49,7 @@ def _sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, problem: str, way_out: str, reentrant: bool = False) -> Iterator[None]:
+def locked(path: Path, *, problem: str, way_out: str | None, reentrant: bool = False) -> Iterator[None]:
     """Keeps others who ask for the lock `path` out while entered.
 
     The kernel's lock on a file, so it ends with the process, however that ends. On a network file system it holds
@@ -58,11 +58,11 @@ def locked(path: Path, *, problem: str, way_out: str, reentrant: bool = False) -
     Args:
         path: of the lock's file, in a folder that is there.
         problem: begins the sentence for those who are kept out, '... is in use by another run'.
-        way_out: ends it, 'choose another folder'.
+        way_out: ends it, 'choose another folder'. None: they wait, and the sentence says for whom.
         reentrant: lets this process in again.
 
     Raises:
-        ValueError: if another holds it.
+        ValueError: if another holds it, and there is a way out.
     """
     own = f"process {os.getpid()} on {socket.gethostname()}"
     with path.open("a+") as file:
@@ -73,11 +73,13 @@ def locked(path: Path, *, problem: str, way_out: str, reentrant: bool = False) -
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "just begun"
-            if not (reentrant and holder == own):
+            if way_out is None:
+                print(f"{problem}, {holder}: waiting until it ends.", flush=True)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            elif not (reentrant and holder == own):
                 raise ValueError(f"{problem}, {holder}: wait until it ends, stop it, or {way_out}.") from None
-        else:
-            file.truncate(0)
-            print(own, file=file, flush=True)
+        file.truncate(0)
+        print(own, file=file, flush=True)
         yield
 
 

@@ -1,4 +1,6 @@
+import concurrent.futures
 import dataclasses
+import time
 
 import numpy as np
 import pytest
@@ -30,6 +32,28 @@ def file(tmp_path, monkeypatch):
     quality.reference_from_images(extractor(), images(0), batch_size=20)
     (file,) = tmp_path.glob("cache/references/*.npz")
     return file
+
+
+def test_a_reference_that_another_command_is_computing_is_waited_for(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DDPM_JAX_CACHE", str(tmp_path / "cache"))
+    ours, read, others = images(0), [], []
+
+    def measure(read):
+        return quality.reference_from_images(extractor(), dataclasses.replace(ours, read=read), batch_size=20)
+
+    def read_while_another_waits(indices):
+        if not read:
+            others.append(thread.submit(measure, None))
+            while not others[0].done() and "waiting until it ends" not in capsys.readouterr().out:
+                time.sleep(0.01)
+        read.extend(indices)
+        return ours.read(indices)
+
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        first = measure(read_while_another_waits)
+    assert read == list(range(40))
+    np.testing.assert_array_equal(others[0].result().pool, first.pool)
+    np.testing.assert_array_equal(others[0].result().statistics.covariance, first.statistics.covariance)
 
 
 def test_statistics_of_these_features_are_a_reference(file, capsys):
