@@ -63,7 +63,7 @@ def make(experiment: Experiment) -> UNet2DModel:
         freq_shift=1,
     )
     theirs = sum(parameter.numel() for parameter in network.parameters())
-    ours = sum(leaf.size for leaf in jax.tree.leaves(experiment.abstract_params()))
+    ours = sum(leaf.size for leaf in jax.tree.leaves(experiment.abstract_params))
     if theirs != ours:
         raise ValueError(f"UNet2DModel has {theirs:,} parameters, and our network {ours:,}: not the same.")
     return network.to(device())

@@ -19,7 +19,7 @@ def model(tiny_config):
     tiny_config.diffusion.num_timesteps = 100
     tiny_config.model.num_classes = 10
     experiment = make_experiment(tiny_config)
-    leaves, structure = jax.tree.flatten(experiment.abstract_params())
+    leaves, structure = jax.tree.flatten(experiment.abstract_params)
     rng = np.random.default_rng(0)
     params = structure.unflatten([0.05 * rng.standard_normal(leaf.shape, np.float32) for leaf in leaves])
     return TrainedModel(experiment, params, 12, trained_model.average_name(tiny_config))

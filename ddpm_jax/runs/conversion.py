@@ -120,7 +120,7 @@ def from_score_sde(
     """
     if settings is None:
         raise ValueError(f"{os.fspath(path)} does not say of which network its weights are: name it with --config=...")
-    read = score_sde.read_checkpoint(path, make_experiment(settings).abstract_params())
+    read = score_sde.read_checkpoint(path, make_experiment(settings).abstract_params)
     write_run(directory, settings, read.params, ema_params=read.ema_params, step=step)
 
 
@@ -148,7 +148,7 @@ def write_run(
     config.check(settings)
     experiment = make_experiment(settings)
     for weights in (params, ema_params or params):
-        fitting.check_fits(flatten_dict(weights), experiment.abstract_params(), what="The weights")
+        fitting.check_fits(flatten_dict(weights), experiment.abstract_params, what="The weights")
     if (directory / workdir.CONFIG).exists() or (directory / workdir.CHECKPOINTS).exists():
         raise ValueError(f"{directory.absolute()} holds a run: choose another folder.")
     state = _state(experiment, params, ema_params or params, step)

@@ -65,7 +65,7 @@ def report(
     settings = experiment.config.train
     print(f"Config: {config.to_json(experiment.config)}", end="")
     print(f"Devices: {parallel.describe()}.")
-    count = sum(leaf.size for leaf in jax.tree.leaves(experiment.abstract_params()))
+    count = sum(leaf.size for leaf in jax.tree.leaves(experiment.abstract_params))
     print(f"Network: {count:,} parameters.")
     print(f"Batch: {settings.batch_size} images, {settings.batch_size // jax.device_count()} on each device.")
     problem = report_data(experiment)

@@ -5,6 +5,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -31,14 +32,14 @@ class Experiment:
     config: ml_collections.ConfigDict
     process: diffusion.Process
     model: unet.UNet | own_module.LabelledNetwork
+    abstract_params: Any  # shapes and dtypes of the network's parameters
     image_shape: tuple[int, int, int]  # H, W, C
     own: Own = dataclasses.field(default_factory=Own)
 
     @property
     def condition_fn(self) -> training.ConditionFn | None:
         """Returns `labels [B] int32 -> cond`, what the network is told of a class; None: it knows no classes."""
-        num_classes = self.config.model.num_classes
-        return functools.partial(unet.class_condition, num_classes=num_classes) if num_classes else None
+        return _condition_fn(self.config.model.num_classes)
 
     def denoise_fn(self, params: Any, labels: jax.Array | None = None) -> diffusion.DenoiseFn:
         """Closes the network over its parameters and the classes of the images, without dropout or guidance.
@@ -189,13 +190,6 @@ class Experiment:
             )
         return source
 
-    def abstract_params(self) -> Any:
-        """Returns the shapes and dtypes of the network's parameters."""
-        x = jax.ShapeDtypeStruct((1, *self.image_shape), jnp.float32)
-        t = jax.ShapeDtypeStruct((1,), jnp.int32)
-        cond = None if self.condition_fn is None else jax.eval_shape(self.condition_fn, t)
-        return jax.eval_shape(self.model.init, jax.random.key(0), x, t, cond)["params"]
-
 
 def make_experiment(config: ml_collections.ConfigDict, own: Own | None = None) -> Experiment:
     """Builds what the config describes, with the network and the data of one's own where they are given.
@@ -203,7 +197,7 @@ def make_experiment(config: ml_collections.ConfigDict, own: Own | None = None) -
     Raises:
         ValueError: if the process makes no sense, or the network does not fit the images.
     """
-    height, width = config.data.image_size[0], config.data.image_size[-1]
+    image_shape = (config.data.image_size[0], config.data.image_size[-1], config.data.channels)
     process = _make_process(config.diffusion)
     diffusion.check_loss(process, config.diffusion.loss_type, config.diffusion.loss_weighting)
     own, channels = own or Own(), process.outputs_per_channel * config.data.channels
@@ -211,10 +205,23 @@ def make_experiment(config: ml_collections.ConfigDict, own: Own | None = None) -
     model = unet.UNet(channels, dtype=DTYPES[config.model.dtype], **model_settings)
     if own.network is not None:
         model = own_module.LabelledNetwork(own.network, channels)
-    experiment = Experiment(config, process, model, (height, width, config.data.channels), own)
+    abstract_params = _abstract_params(model, image_shape, config.model.num_classes)
+    experiment = Experiment(config, process, model, abstract_params, image_shape, own)
     experiment.sampler()  # one that does not fit the process is refused here
-    experiment.abstract_params()  # traces the network: one that does not fit the images is refused here
     return experiment
+
+
+def _condition_fn(num_classes: int) -> training.ConditionFn | None:
+    return functools.partial(unet.class_condition, num_classes=num_classes) if num_classes else None
+
+
+def _abstract_params(model: nn.Module, image_shape: tuple[int, int, int], num_classes: int) -> Any:
+    """Traces the network, which raises ValueError where it does not fit the images."""
+    x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    t = jax.ShapeDtypeStruct((1,), jnp.int32)
+    condition_fn = _condition_fn(num_classes)
+    cond = None if condition_fn is None else jax.eval_shape(condition_fn, t)
+    return jax.eval_shape(model.init, jax.random.key(0), x, t, cond)["params"]
 
 
 def _network_timesteps(settings: ml_collections.ConfigDict) -> np.ndarray:

@@ -74,7 +74,7 @@ def read(experiment: Experiment, directory: Path, origin: Origin | None) -> Init
             "with. Start in another --workdir."
         )
     given = flax.traverse_util.flatten_dict(model.params)
-    wanted = flax.traverse_util.flatten_dict(experiment.abstract_params())
+    wanted = flax.traverse_util.flatten_dict(experiment.abstract_params)
     problems = [
         f"{'/'.join(name)} {_shape(given, name)} -> {_shape(wanted, name)}"
         for name in sorted(given.keys() | wanted.keys())

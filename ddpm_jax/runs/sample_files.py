@@ -203,7 +203,7 @@ def lower_sample(experiment: Experiment, devices: Sequence[jax.Device]) -> jax.s
     """Lowers the steps of `mapped_sample` for devices of any machine that share `sample.batch_size` images."""
     indices = np.arange(experiment.config.sample.batch_size)
     inputs = jax.eval_shape(lambda: experiment.inputs(0, indices))
-    return parallel.lower_chain(experiment.chain, experiment.abstract_params(), *inputs, devices=devices)
+    return parallel.lower_chain(experiment.chain, experiment.abstract_params, *inputs, devices=devices)
 
 
 def draw_in_memory(experiment: Experiment, params: Any, *, num_samples: int, batch_size: int, seed: int) -> np.ndarray:

@@ -89,7 +89,7 @@ def report(experiment: Experiment, target: str, programs: Mapping[str, Callable[
     n, hosts = len(devices), len({device.process_index for device in devices})
     print(f"Config: {config.to_json(settings)}", end="")
     print(f"Target: {target}, {n} chips ({devices[0].device_kind}) on {hosts} {'host' if hosts == 1 else 'hosts'}.")
-    print(f"Network: {sum(leaf.size for leaf in jax.tree.leaves(experiment.abstract_params())):,} parameters.")
+    print(f"Network: {sum(leaf.size for leaf in jax.tree.leaves(experiment.abstract_params)):,} parameters.")
     print(f"Batch: {settings.train.batch_size} images, {settings.train.batch_size // n} on each chip.")
     problem, fits = dry_run.report_data(experiment), True
     for name, lower in programs.items():

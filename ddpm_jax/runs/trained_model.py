@@ -147,7 +147,7 @@ def _with_weaker(model: TrainedModel) -> TrainedModel:
 
 def _load(folder: Path, experiment: Experiment, step: int | None, weights: str) -> TrainedModel:
     name = _full_name(weights, experiment.config)
-    like = experiment.abstract_params()
+    like = experiment.abstract_params
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     restored: list[Any] = []
 

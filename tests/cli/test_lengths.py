@@ -19,7 +19,7 @@ VALUES = {"posthoc_0.05": 3.0, "posthoc_0.1": 1.0, "posthoc_0.2": 2.0}
 
 def test_each_length_is_scored_and_the_lowest_and_highest_are_named(tiny_config, tmp_path, monkeypatch, capsys):
     experiment = make_experiment(tiny_config)
-    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), experiment.abstract_params())
+    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), experiment.abstract_params)
     models = [TrainedModel(experiment, params, 12, name) for name in VALUES]
     monkeypatch.setattr(
         scoring, "evaluate", lambda model, metrics, **_: [Score(metrics[0], "FID", VALUES[model.weights])]

@@ -117,7 +117,7 @@ def with_unets(tmp_path, monkeypatch):
     """The work folder and the pipeline that the page on weights names, of real U-Nets."""
     monkeypatch.setattr(unet, "UNet", OneLayer.__base__)
     monkeypatch.chdir(tmp_path)
-    params = make_experiment(tiny_config()).abstract_params()
+    params = make_experiment(tiny_config()).abstract_params
     params = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.01, leaf.dtype), params)
     conversion.write_run("runs/digits", tiny_config(), params)
     conversion.to_diffusers(ddpm_jax.load("runs/digits"), "google-ddpm")

@@ -14,7 +14,7 @@ from ddpm_jax.runs.trained_model import TrainedModel
 def draw(tiny_config, tmp_path, monkeypatch):
     """`draw(mode, ...)` -> the path of the picture, and its table [rows, columns, 8, 8, 1], of random weights."""
     experiment = make_experiment(tiny_config)
-    leaves, structure = jax.tree.flatten(experiment.abstract_params())
+    leaves, structure = jax.tree.flatten(experiment.abstract_params)
     rng, tables = np.random.default_rng(0), []
     params = structure.unflatten([0.1 * rng.standard_normal(leaf.shape, np.float32) for leaf in leaves])
     model = TrainedModel(experiment, params, 12, trained_model.average_name(tiny_config))

@@ -26,7 +26,7 @@ def measure(tiny_config, tmp_path, monkeypatch):
 
     def measure(name, folder):
         params = jax.tree.map(
-            lambda leaf: jnp.full(leaf.shape, ord(name) / 1000, leaf.dtype), experiment.abstract_params()
+            lambda leaf: jnp.full(leaf.shape, ord(name) / 1000, leaf.dtype), experiment.abstract_params
         )
         model = TrainedModel(experiment, params, 12, trained_model.average_name(tiny_config), tmp_path / name)
         selection = select_images(model, images, split="test", num_images=None, seed=0)
@@ -50,7 +50,7 @@ def test_a_model_with_classes_is_told_that_of_each_image(tiny_config, tmp_path, 
         "_map_estimate",
         lambda *_: show,
     )
-    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), experiment.abstract_params())
+    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), experiment.abstract_params)
     model = TrainedModel(experiment, params, 12, trained_model.average_name(tiny_config))
     selection = select_images(model, images, split="test", num_images=3, seed=0)
     score = bits_per_dim.estimate_total(selection, None, num_timesteps=2, batch_size=2)

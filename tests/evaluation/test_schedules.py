@@ -52,7 +52,7 @@ def test_moments_are_of_a_network_that_is_given_other_timesteps():
 def random_selection(config):
     """Selects images of digits, under a network of random weights."""
     experiment = make_experiment(config)
-    leaves, structure = jax.tree.flatten(experiment.abstract_params())
+    leaves, structure = jax.tree.flatten(experiment.abstract_params)
     rng = np.random.default_rng(0)
     params = structure.unflatten([0.1 * rng.standard_normal(leaf.shape, np.float32) for leaf in leaves])
     model = TrainedModel(experiment, params, 12, trained_model.average_name(config))

@@ -1,6 +1,7 @@
 """Folders of diffusers, without diffusers: what it wrote and computed is recorded in tests/data/diffusers."""
 
 import fnmatch
+import functools
 import json
 import re
 import sys
@@ -38,9 +39,9 @@ def our_network(model, labels=None):
 def our_chain(model, network, noise):
     """Draws with noise [T, B, H, W, C], the first of it x_T."""
     experiment, x = model.experiment, noise[0]
+    step = jax.jit(functools.partial(ddpm_jax.p_sample, experiment.process, network, clip=experiment.clip))
     for t, eps in zip(reversed(range(len(noise))), [*noise[1:], np.zeros_like(x)], strict=True):
-        t = jnp.full(len(x), t, jnp.int32)
-        x, _ = ddpm_jax.p_sample(experiment.process, network, x_t=x, t=t, eps=eps, clip=experiment.clip)
+        x, _ = step(x_t=x, t=jnp.full(len(x), t, jnp.int32), eps=eps)
     return x
 
 

@@ -13,7 +13,7 @@ from ddpm_jax.runs.trained_model import TrainedModel
 @pytest.fixture
 def model(tiny_config):
     experiment = make_experiment(tiny_config)
-    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), experiment.abstract_params())
+    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), experiment.abstract_params)
     return TrainedModel(experiment, params, 12, trained_model.average_name(tiny_config))
 
 

@@ -52,7 +52,7 @@ def test_the_train_step_of_digits_compiles(target, changes):
     experiment = trainer.checked_experiment(config, num_devices=len(devices))
     lowered = trainer.lower(experiment, devices)
     needed = tpu_report.compiled(lowered)
-    count = sum(leaf.size for leaf in jax.tree.leaves(experiment.abstract_params()))
+    count = sum(leaf.size for leaf in jax.tree.leaves(experiment.abstract_params))
     assert needed.arguments >= 4 * 4 * count  # parameters, their average, Adam's two moments
     assert needed.arguments < needed.memory < parallel.chip(target).memory
     reduced = sum(needed.collectives["all-reduce"])

@@ -75,7 +75,7 @@ def test_every_config_is_right_and_describes_a_network(name):
     config_module.check(config)
     made = make_experiment(config)
     assert made.process.num_timesteps == (4000 if name in ("cifar10_hybrid", "cifar10_vlb") else 1000)
-    count = sum(leaf.size for leaf in jax.tree.leaves(made.abstract_params()))
+    count = sum(leaf.size for leaf in jax.tree.leaves(made.abstract_params))
     assert count == PARAMETERS[name] == expected_parameters(config)
 
 
@@ -277,10 +277,10 @@ def test_an_image_size_of_one_number_is_square(tiny_config):
 
 def test_sample_is_a_pure_function_of_parameters_and_keys(tiny_config):
     made = make_experiment(tiny_config)
-    params = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.01), made.abstract_params())
+    params = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.01), made.abstract_params)
     keys = jax.random.split(jax.random.key(0), 2)
     outer = jax.jit(lambda params, keys: made.sample(params, keys).sum())
-    x_0 = made.sample(params, keys)
+    x_0 = jax.jit(made.sample)(params, keys)
     assert x_0.shape == (2, 8, 8, 1)
     np.testing.assert_allclose(outer(params, keys), x_0.sum(), rtol=1e-4)
 
@@ -312,7 +312,7 @@ def test_samples_depend_on_their_class_and_on_guidance_within_its_interval(tiny_
     tiny_config.model.update(num_classes=10, ch=64)  # with 32 the norms, of a channel each, remove what is added to it
     tiny_config.sample.update(guidance=2.0, guidance_interval=(3, 9), clip=False)
     made, rng = make_experiment(tiny_config), np.random.default_rng(0)
-    params = jax.tree.map(lambda leaf: rng.normal(0.0, 0.1, leaf.shape).astype(np.float32), made.abstract_params())
+    params = jax.tree.map(lambda leaf: rng.normal(0.0, 0.1, leaf.shape).astype(np.float32), made.abstract_params)
     params["cond_proj"]["kernel"] *= 30.0
     labels, classes = np.array([3, 7, -1], np.int32), np.eye(10, dtype=np.float32)[[3, 7, 0]]
     classes[2] = 0.0
@@ -340,7 +340,7 @@ def test_samples_can_be_guided_by_weaker_weights(tiny_config):
     config_module.check(tiny_config)
     made, rng = make_experiment(tiny_config), np.random.default_rng(0)
     strong, weak = (
-        jax.tree.map(lambda leaf: rng.normal(0.0, 0.1, leaf.shape).astype(np.float32), made.abstract_params())
+        jax.tree.map(lambda leaf: rng.normal(0.0, 0.1, leaf.shape).astype(np.float32), made.abstract_params)
         for _ in range(2)
     )
     x_t, t = rng.standard_normal((3, 8, 8, 1), np.float32), np.array([2, 3, 9])
@@ -415,7 +415,7 @@ def test_an_experiment_samples_as_its_config_says(tiny_config):
     """Against the loop with the sampler and the thresholding that are named; all timesteps of it are the default."""
     tiny_config.sample.update(sampler="ddim", steps=4, spacing="trailing", eta=0.5, threshold=0.9)
     made = make_experiment(tiny_config)
-    params = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.05, leaf.dtype), made.abstract_params())
+    params = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.05, leaf.dtype), made.abstract_params)
     keys = made.image_keys(0, jnp.arange(2))
     expected = sampling.sample_loop(
         made.process, made.denoise_fn(params), keys=keys, shape=(8, 8, 1),

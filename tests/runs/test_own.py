@@ -99,7 +99,7 @@ def test_a_file_gives_the_network_and_the_data(tiny_config, tmp_path, monkeypatc
     monkeypatch.syspath_prepend(Path(__file__).parent)
     (tmp_path / "mine.py").write_text(FILE)
     made = experiment.make_experiment(tiny_config, from_file(str(tmp_path / "mine.py"), tiny_config))
-    assert list(made.abstract_params()["network"]) == ["scale"]
+    assert list(made.abstract_params["network"]) == ["scale"]
     assert made.load_data().images[0, 0, 0, 0] == len("train")
     assert made.load_data("test").images[0, 0, 0, 0] == len("test")
 

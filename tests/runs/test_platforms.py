@@ -26,7 +26,7 @@ def sampler(config):
     """The jitted sampler, and the shapes of its arguments."""
     experiment = make_experiment(config)
     inputs = jax.eval_shape(lambda: experiment.inputs(0, np.arange(2)))
-    return jax.jit(experiment.sample), (experiment.abstract_params(), *inputs)
+    return jax.jit(experiment.sample), (experiment.abstract_params, *inputs)
 
 
 @pytest.mark.slow

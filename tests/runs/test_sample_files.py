@@ -21,7 +21,7 @@ def make(tiny_config, tmp_path):
     experiment = make_experiment(tiny_config)
 
     def make(name, value):
-        params = jax.tree.map(lambda leaf: jnp.full(leaf.shape, value, leaf.dtype), experiment.abstract_params())
+        params = jax.tree.map(lambda leaf: jnp.full(leaf.shape, value, leaf.dtype), experiment.abstract_params)
         return TrainedModel(experiment, params, 12, trained_model.average_name(tiny_config), tmp_path / name)
 
     return make
@@ -178,7 +178,7 @@ def test_labels_and_guidance_are_part_of_what_samples_are(make, tiny_config):
     assert not {"labels", "guidance", "guidance_interval"} & without.settings().keys()
     tiny_config.model.num_classes = 10
     by_class = make_experiment(tiny_config)
-    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), by_class.abstract_params())
+    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), by_class.abstract_params)
     model = TrainedModel(by_class, params, 12, "raw")
 
     def named(**settings):
@@ -202,7 +202,7 @@ def test_a_batch_is_drawn_with_the_classes_of_its_images(tiny_config, tmp_path, 
     tiny_config.model.num_classes = 10
     tiny_config.sample.labels = "4,9,2"
     experiment = make_experiment(tiny_config)
-    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), experiment.abstract_params())
+    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), experiment.abstract_params)
     model = TrainedModel(experiment, params, 12, "raw")
 
     def show_label(params, keys, labels, report=None):

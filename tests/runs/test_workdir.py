@@ -15,7 +15,7 @@ from ddpm_jax.runs.experiment import make_experiment
 def run(tmp_path, tiny_config):
     """A work folder with one checkpoint, of step 0, whose averaged weights are the last ones plus 1."""
     made = make_experiment(tiny_config)
-    params = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.01, leaf.dtype), made.abstract_params())
+    params = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.01, leaf.dtype), made.abstract_params)
     ema_params = jax.tree.map(lambda p: p + 1.0, params)
     optimizer = training.make_optimizer(lr=1e-3, warmup_steps=0, clip_norm=1.0)
     state = training.TrainState(jnp.zeros((), jnp.int32), params, ema_params, optimizer.init(params))
