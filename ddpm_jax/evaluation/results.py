@@ -101,16 +101,17 @@ def write(file: Path, scores: Sequence[Score], *, settings: dict[str, Any]) -> N
         | {"python": platform.python_version()},
     }
     names = {score.name for score in scores}
-    kept = [
-        entry for entry in read(file)
-        if entry["name"] not in names or not are_same(entry["settings"], settings, or_unsigned=True)
-    ]  # fmt: skip
-    entries = kept + [
+    new = [
         {field: getattr(score, field) for field in _WRITTEN} | {"settings": settings, "made": made} for score in scores
     ]
-    entries = [_with_checksum(entry) for entry in entries]
     file.parent.mkdir(parents=True, exist_ok=True)
-    files.write_atomically(file, json.dumps(entries, indent=1) + "\n")
+    with files.one_at_a_time(file, doing="written"):  # what another command writes meanwhile stays
+        kept = [
+            entry for entry in read(file)
+            if entry["name"] not in names or not are_same(entry["settings"], settings, or_unsigned=True)
+        ]  # fmt: skip
+        entries = [_with_checksum(entry) for entry in kept + new]
+        files.write_atomically(file, json.dumps(entries, indent=1) + "\n")
 
 
 def read_table(file: Path, settings: dict[str, Any], *, weights: str, or_unsigned: bool) -> dict[str, Any] | None:

@@ -30,6 +30,5 @@ def missing(file: Path) -> Iterator[bool]:
         yield False
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    lock = file.with_name(f".{file.name}.lock")
-    with files.locked(lock, problem=f"{file} is being computed by another command", way_out=None):
+    with files.one_at_a_time(file, doing="computed"):
         yield not file.is_file()

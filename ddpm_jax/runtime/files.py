@@ -7,6 +7,7 @@ import resource
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 
 @contextlib.contextmanager
@@ -49,7 +50,7 @@ def _sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, problem: str, way_out: str | None, reentrant: bool = False) -> Iterator[None]:
+def locked(path: Path, *, problem: str, way_out: str, reentrant: bool = False) -> Iterator[None]:
     """Keeps others who ask for the lock `path` out while entered.
 
     The kernel's lock on a file, so it ends with the process, however that ends. On a network file system it holds
@@ -58,29 +59,64 @@ def locked(path: Path, *, problem: str, way_out: str | None, reentrant: bool = F
     Args:
         path: of the lock's file, in a folder that is there.
         problem: begins the sentence for those who are kept out, '... is in use by another run'.
-        way_out: ends it, 'choose another folder'. None: they wait, and the sentence says for whom.
+        way_out: ends it, 'choose another folder'.
         reentrant: lets this process in again.
 
     Raises:
-        ValueError: if another holds it, and there is a way out.
+        ValueError: if another holds it.
     """
-    own = f"process {os.getpid()} on {socket.gethostname()}"
     with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(file.fileno()).st_nlink == 0:  # its holder removed it since it was opened
-                raise BlockingIOError
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "just begun"
-            if way_out is None:
-                print(f"{problem}, {holder}: waiting until it ends.", flush=True)
-                fcntl.flock(file, fcntl.LOCK_EX)
-            elif not (reentrant and holder == own):
-                raise ValueError(f"{problem}, {holder}: wait until it ends, stop it, or {way_out}.") from None
-        file.truncate(0)
-        print(own, file=file, flush=True)
+        if _take(file, wait=False):
+            _sign(file)
+        elif not (reentrant and _holder(file) == _own_name()):
+            raise ValueError(f"{problem}, {_holder(file)}: wait until it ends, stop it, or {way_out}.")
         yield
+
+
+@contextlib.contextmanager
+def one_at_a_time(path: Path, *, doing: str) -> Iterator[None]:
+    """Lets one process at a time work on the file `path`; the others wait, and print for whom.
+
+    The lock is as in `locked`; its file `.<name>.lock` lies beside `path` meanwhile.
+
+    Args:
+        path: of the file, in a folder that is there.
+        doing: what is done to it, 'written'.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    with contextlib.ExitStack() as opened:
+        while not _take(file := opened.enter_context(lock.open("a+")), wait=False):
+            print(f"{path} is being {doing} by another command, {_holder(file)}: waiting until it ends.", flush=True)
+            if _take(file, wait=True):
+                break
+        _sign(file)
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _take(file: TextIO, *, wait: bool) -> bool:
+    """Takes the lock that is an open file; False: another has it, or it is none any more, as its holder removed it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return os.fstat(file.fileno()).st_nlink > 0
+
+
+def _own_name() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def _holder(file: TextIO) -> str:
+    file.seek(0)
+    return file.read().strip() or "just begun"
+
+
+def _sign(file: TextIO) -> None:
+    file.truncate(0)
+    print(_own_name(), file=file, flush=True)
 
 
 def allow_open(least: int) -> None:

@@ -1,4 +1,6 @@
+import concurrent.futures
 import json
+import threading
 
 import pytest
 
@@ -17,6 +19,21 @@ def test_a_score_measured_again_replaces_the_one_before(tmp_path):
     assert results.find(file, settings={"step": 3}) == []
     assert len(results.read(file)) == 3
     assert all({"at", "device", "versions"} <= entry["made"].keys() for entry in results.read(file))
+
+
+def test_what_several_commands_write_at_the_same_time_is_all_there(tmp_path):
+    file, begun = tmp_path / "metrics.json", threading.Barrier(4)
+
+    def measure(step):
+        begun.wait()
+        for name in ("fid", "is", "kid"):
+            results.write(file, [Score(name, name, 1.0)], settings={"step": step})
+
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        list(threads.map(measure, range(4)))
+    found = [(entry["settings"]["step"], entry["name"]) for entry in results.read(file)]
+    assert sorted(found) == [(step, name) for step in range(4) for name in ("fid", "is", "kid")]
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
 
 
 def test_scores_are_shown_with_their_uncertainty():

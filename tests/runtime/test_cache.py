@@ -46,6 +46,7 @@ def test_of_those_that_need_a_file_at_the_same_time_one_makes_it_and_the_others_
     assert not made
     line = f"{file} is being computed by another command, process {os.getpid()} on "
     assert all(waiting.startswith(line) for waiting in said.splitlines())
+    assert [path.name for path in file.parent.iterdir()] == ["statistics.npz"]  # no lock is left
 
 
 def test_who_waited_for_one_that_failed_makes_the_file(tmp_path):
