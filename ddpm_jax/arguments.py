@@ -4,7 +4,7 @@ Shapes are known while tracing, so a compiled function pays nothing for it. Valu
 those that a compiled function is called with are not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -66,6 +66,18 @@ def check_range(name: str, value: Any, least: int, most: int) -> None:
     values = np.ravel(value)
     if (outside := values[(values < least) | (values > most)]).size:
         raise ArgumentError(f"{name} must be from {least} to {most}; got {outside[0]}.")
+
+
+def misfits(given: Mapping[str, Sequence[int]], wanted: Mapping[str, Sequence[int]]) -> list[str]:
+    """Compares arrays by their names and shapes; says which are missing, left over or of another shape than wanted."""
+    problems = [f"missing: {name}" for name in wanted if name not in given]
+    problems += [f"left over: {name}" for name in given if name not in wanted]
+    problems += [
+        f"{name} has shape {_text(shape)}, not {_text(wanted[name])}"
+        for name, shape in given.items()
+        if name in wanted and tuple(shape) != tuple(wanted[name])
+    ]
+    return problems
 
 
 def _describe(value: Any) -> str:

@@ -3,6 +3,8 @@
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from ddpm_jax import arguments
+
 
 def check_fits(params: dict[tuple[str, ...], np.ndarray], like: dict, *, what: str) -> None:
     """Compares parameters with those of a `UNet`.
@@ -15,13 +17,6 @@ def check_fits(params: dict[tuple[str, ...], np.ndarray], like: dict, *, what: s
     Raises:
         ValueError: naming every parameter that is missing, that `like` lacks, or whose shape differs.
     """
-    expected = flatten_dict(like)
-    problems = [f"missing: {'/'.join(path)}" for path in expected if path not in params]
-    problems += [f"left over: {'/'.join(path)}" for path in params if path not in expected]
-    problems += [
-        f"{'/'.join(path)} has shape {array.shape}, the model wants {expected[path].shape}"
-        for path, array in params.items()
-        if path in expected and array.shape != expected[path].shape
-    ]
-    if problems:
+    given, wanted = ({"/".join(path): x.shape for path, x in of.items()} for of in (params, flatten_dict(like)))
+    if problems := arguments.misfits(given, wanted):
         raise ValueError(f"{what} do not fit this U-Net. " + "; ".join(problems) + ".")

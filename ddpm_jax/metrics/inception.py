@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ddpm_jax import arguments
 from ddpm_jax.interop.torch_file import read_state_dict
 from ddpm_jax.metrics.features import Extractor, Features, fingerprint
 from ddpm_jax.runtime import foreign_files
@@ -225,13 +226,8 @@ def params_from_state_dict(weights: dict[str, np.ndarray]) -> dict[str, dict[str
         expected |= {f"{name}.conv.weight": (out_ch, in_ch, h, w)} | {f"{name}.bn.{key}": (out_ch,) for key in _NORM}
     # Newer versions of torch count the steps of a batch norm, which only training reads.
     weights = {name: array for name, array in weights.items() if not name.endswith(".num_batches_tracked")}
-    problems = [f"missing: {name}" for name in expected if name not in weights]
-    problems += [f"left over: {name}" for name in weights if name not in expected]
-    both = [name for name in expected if name in weights]
-    problems += [
-        f"{n} has shape {weights[n].shape}, not {expected[n]}" for n in both if weights[n].shape != expected[n]
-    ]
-    problems += [f"{name} is not finite" for name in both if not np.isfinite(weights[name]).all()]
+    problems = arguments.misfits({name: array.shape for name, array in weights.items()}, expected)
+    problems += [f"{name} is not finite" for name in expected if not np.isfinite(weights.get(name, 0)).all()]
     if problems:
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise ValueError("These are not the weights of Inception: " + "; ".join(problems[:5]) + more + ".")

@@ -22,11 +22,12 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from ddpm_jax import parallel
+from ddpm_jax import arguments, parallel
 from ddpm_jax.runs import checksums, workdir
 from ddpm_jax.training import TrainState
 
 _UNFINISHED = ".orbax-checkpoint-tmp*"
+_SHOWN = 5  # arrays that do not fit, in a message
 _TRIES, _PAUSE_S = 100, 0.1  # of a reader beside a run, which may delete what was just listed
 
 
@@ -295,6 +296,8 @@ def _read(folder: Path, like: dict[str, Any]) -> dict[str, Any]:
     """
     try:
         checksums.verify(folder, items=like)
+        for name, item in like.items():
+            _check_shapes(folder.absolute() / name, item)
         with ocp.StandardCheckpointer(multiprocessing_options=_this_process_alone()) as checkpointer:
             return {name: checkpointer.restore(folder.absolute() / name, item) for name, item in like.items()}
     except checksums.DamagedError as error:
@@ -304,3 +307,14 @@ def _read(folder: Path, like: dict[str, Any]) -> dict[str, Any]:
         if isinstance(error, ValueError):
             reason += ", so it is of another network than config.json describes (one of your own: own= or --own=)"
         raise RestoreError(f"The checkpoint {folder} was not restored, and is left as it is: {reason}.") from error
+
+
+def _check_shapes(path: Path, like: Any) -> None:
+    # Before Orbax reads any array: where one does not fit, it drops the reads under way, and they print tracebacks.
+    options = _this_process_alone()
+    with contextlib.closing(ocp.StandardCheckpointHandler(multiprocessing_options=options)) as handler:
+        saved = handler.metadata(path).tree
+    shapes = ({name: x.shape for name, x in ocp.tree.to_flat_dict(tree, sep="/").items()} for tree in (saved, like))
+    if problems := arguments.misfits(*shapes):
+        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise ValueError("; ".join(problems[:_SHOWN]) + more)

@@ -43,7 +43,7 @@ def test_what_is_missing_left_over_or_misshapen_is_named(official, like):
     for problem in (
         "missing: mid_attn_1/q/kernel",
         "left over: down_7_block_0/conv1/kernel",
-        "conv_in/bias has shape (5,), the model wants (32,)",
+        "conv_in/bias has shape [5], not [32]",
     ):
         assert problem in str(error.value)
 

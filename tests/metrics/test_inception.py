@@ -62,7 +62,7 @@ def test_weights_that_do_not_fit_are_named(random_weights):
     for problem in (
         "missing: Conv2d_1a_3x3.conv.weight",
         "left over: AuxLogits.fc.bias",
-        "fc.bias has shape (1000,), not (1008,)",
+        "fc.bias has shape [1000], not [1008]",
         "Mixed_5b.branch1x1.bn.bias is not finite",
     ):
         assert problem in str(error.value)

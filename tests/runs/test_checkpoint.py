@@ -272,8 +272,12 @@ def no_memory(*_):
 @pytest.mark.parametrize(
     ("cause", "reason"),
     [
-        ("network", r"Requested shape: \(\d+, ?\d*\) .*, so it is of another network than config.json describes .*"),
-        ("tree", ".* tree structures do not match, so it is of another network than config.json describes .*"),
+        (
+            "network",
+            r".*layer/kernel has shape \[60, 100\], not \[61, 101\].*, "
+            "so it is of another network than config.json describes .*",
+        ),
+        ("tree", "missing: other, so it is of another network than config.json describes .*"),
         ("files", "Too many open files"),
         ("memory", "MemoryError"),
     ],
@@ -288,7 +292,7 @@ def test_a_whole_checkpoint_that_cannot_be_restored_stays_and_the_reason_is_one_
         like = LIKE.replace(params=LIKE.params | {"other": LIKE.step})
     elif cause == "files":
         limit = few_files()
-    else:
+    if cause != "files":  # what does not fit is refused before anything is read
         monkeypatch.setattr(checkpoint.ocp.StandardCheckpointer, "restore", no_memory)
     message = rf"^The checkpoint {folder / '20'} was not restored, and is left as it is: {reason}\.$"
     with limit, pytest.raises(checkpoint.RestoreError, match=message):
