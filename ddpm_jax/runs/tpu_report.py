@@ -15,7 +15,7 @@ from ddpm_jax.runs.experiment import Experiment
 from ddpm_jax.runtime import compilation
 
 _SIZE = re.compile(r"(\d[\d.]*)([KMGT])\b")
-
+_ENOUGH = 8  # images on a chip at a time: below, libtpu 0.0.42 converts space to batch around convolutions
 
 TRAIN_STEP, SAMPLER = "The train step", "The sampler"
 
@@ -100,6 +100,10 @@ def report(experiment: Experiment, target: str, programs: Mapping[str, Callable[
             print(f"{name}: THIS DOES NOT FIT. {needed.message}\n{_advice(name, experiment, n, needed.excess)}")
         else:
             print(f"{name}: {_describe(needed, parallel.chip(target))}\n{_rate(name, experiment, n, needed, target)}")
+            if (images := _at_a_time(name, experiment, n)) < _ENOUGH:
+                print(
+                    f"{images} at a time on a chip: compare with {_ENOUGH}, as fewer may move several times the bytes."
+                )
     print("Nothing was run, and nothing written.", flush=True)
     if problem is not None:
         raise problem
@@ -131,12 +135,20 @@ def _rate(name: str, experiment: Experiment, num_chips: int, needed: Compiled, t
     rate = 1 / max(computing, moving)
     if name == TRAIN_STEP:
         return f"Roofline: {times}: {rate:.3g} steps/s, {rate * settings.train.batch_size:.3g} images/s on the slice."
-    images = -(-settings.sample.batch_size // num_chips) * num_chips
+    images = _at_a_time(name, experiment, num_chips) * num_chips
     num_steps = experiment.sampler().num_steps
     return (
         f"Roofline, of one of {num_steps} steps: {times}: {rate * images / num_steps:.3g} images/s on the slice, "
         f"{images} at a time."
     )
+
+
+def _at_a_time(name: str, experiment: Experiment, num_chips: int) -> int:
+    """Returns how many images a chip has at a time."""
+    settings = experiment.config
+    if name == TRAIN_STEP:
+        return settings.train.batch_size // num_chips // settings.train.microbatches
+    return -(-settings.sample.batch_size // num_chips)
 
 
 def _advice(name: str, experiment: Experiment, num_chips: int, excess: float | None) -> str:
