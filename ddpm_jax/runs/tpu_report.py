@@ -102,7 +102,7 @@ def report(experiment: Experiment, target: str, programs: Mapping[str, Callable[
             print(f"{name}: {_describe(needed, parallel.chip(target))}\n{_rate(name, experiment, n, needed, target)}")
             if (images := _at_a_time(name, experiment, n)) < _ENOUGH:
                 print(
-                    f"{images} at a time on a chip: compare with {_ENOUGH}, as fewer may move several times the bytes."
+                    f"{images} images on a chip at a time: compare with {_ENOUGH}, as fewer may move more bytes in all."
                 )
     print("Nothing was run, and nothing written.", flush=True)
     if problem is not None:

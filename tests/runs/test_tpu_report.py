@@ -50,11 +50,11 @@ def test_few_images_on_a_chip_are_pointed_out(monkeypatch, capsys, tiny_config):
     tiny_config.train.update(batch_size=64, microbatches=2)  # 8 at a time on each of 4 chips
     tiny_config.sample.batch_size = 28
     _, output = said(monkeypatch, capsys, tiny_config, needs())
-    assert output.count("at a time on a chip: compare with 8") == 1
-    assert "7 at a time on a chip" in output
+    assert output.count("on a chip at a time: compare with 8") == 1
+    assert "7 images on a chip at a time" in output
     tiny_config.train.microbatches = 4
     _, output = said(monkeypatch, capsys, tiny_config, needs())
-    assert "4 at a time on a chip" in output
+    assert "4 images on a chip at a time" in output
 
 
 @pytest.mark.parametrize(
