@@ -80,6 +80,12 @@ def misfits(given: Mapping[str, Sequence[int]], wanted: Mapping[str, Sequence[in
     return problems
 
 
+def listed(problems: Sequence[str], most: int) -> str:
+    """Joins the first problems for a message, and says how many more there are."""
+    more = [f"and {len(problems) - most} more"] if len(problems) > most else []
+    return "; ".join([*problems[:most], *more])
+
+
 def _describe(value: Any) -> str:
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"{value.dtype} {_text(value.shape)}"

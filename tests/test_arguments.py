@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ddpm_jax import diffusion, gaussian, likelihood, sampling, schedule, unet
-from ddpm_jax.arguments import ArgumentError
+from ddpm_jax.arguments import ArgumentError, listed
 
 PROCESS = diffusion.make_process(schedule.beta_schedule("linear", 10))
 X, T = np.zeros((2, 4, 4, 3), np.float32), np.array([0, 9])
@@ -72,3 +72,9 @@ def test_the_error_is_a_value_error_and_still_what_chex_raised():
 def test_a_timestep_that_is_not_known_is_not_looked_at():
     drawn = jax.jit(diffusion.q_sample)(PROCESS, x_0=X, t=T + 5, eps=X + 1.0)
     assert drawn.shape == X.shape
+
+
+def test_of_many_problems_the_first_are_listed_and_the_others_counted():
+    problems = ["missing: a", "left over: b", "missing: c"]
+    assert listed(problems, 3) == "missing: a; left over: b; missing: c"
+    assert listed(problems, 1) == "missing: a; and 2 more"

@@ -229,8 +229,7 @@ def params_from_state_dict(weights: dict[str, np.ndarray]) -> dict[str, dict[str
     problems = arguments.misfits({name: array.shape for name, array in weights.items()}, expected)
     problems += [f"{name} is not finite" for name in expected if not np.isfinite(weights.get(name, 0)).all()]
     if problems:
-        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise ValueError("These are not the weights of Inception: " + "; ".join(problems[:5]) + more + ".")
+        raise ValueError(f"These are not the weights of Inception: {arguments.listed(problems, 5)}.")
 
     params = {"fc": {"kernel": np.ascontiguousarray(weights["fc.weight"].T, np.float32)}}
     for name in layers:

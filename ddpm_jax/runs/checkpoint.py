@@ -27,7 +27,6 @@ from ddpm_jax.runs import checksums, workdir
 from ddpm_jax.training import TrainState
 
 _UNFINISHED = ".orbax-checkpoint-tmp*"
-_SHOWN = 5  # arrays that do not fit, in a message
 _TRIES, _PAUSE_S = 100, 0.1  # of a reader beside a run, which may delete what was just listed
 
 
@@ -316,5 +315,4 @@ def _check_shapes(path: Path, like: Any) -> None:
         saved = handler.metadata(path).tree
     shapes = ({name: x.shape for name, x in ocp.tree.to_flat_dict(tree, sep="/").items()} for tree in (saved, like))
     if problems := arguments.misfits(*shapes):
-        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise ValueError("; ".join(problems[:_SHOWN]) + more)
+        raise ValueError(arguments.listed(problems, 3))  # not more: `_reason` would cut the sentence
