@@ -297,6 +297,7 @@ def _gradient(
     (loss, losses), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
     in_quarter = jax.nn.one_hot(t * 4 // process.num_timesteps, 4, dtype=jnp.float32) * weight[:, None]  # [b, 4]
     sums = MicrobatchGrads(
-        loss=loss, grads=grads, quarter_loss=losses @ in_quarter, quarter_count=in_quarter.sum(axis=0)
-    )
+        loss=loss, grads=grads, quarter_loss=jnp.matmul(losses, in_quarter, precision="highest"),
+        quarter_count=in_quarter.sum(axis=0),
+    )  # fmt: skip
     return sums, t, losses

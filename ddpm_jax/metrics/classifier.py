@@ -31,10 +31,10 @@ class _Classifier(nn.Module):
     def __call__(self, x: jax.Array) -> Features:
         """Returns the features and logits of x, [B, H, W, C] in [-1, 1]."""
         for ch, stride in ((32, 1), (64, 2), (64, 1)):
-            x = nn.Conv(ch, (3, 3), strides=stride)(x)
+            x = nn.Conv(ch, (3, 3), strides=stride, precision="highest")(x)
             x = nn.relu(nn.GroupNorm(num_groups=8)(x))
         pool = x.mean(axis=(1, 2))  # [B, 64]
-        return Features(pool, nn.Dense(self.num_classes)(pool))
+        return Features(pool, nn.Dense(self.num_classes, precision="highest")(pool))
 
 
 def train(
