@@ -66,6 +66,8 @@ def make(experiment: Experiment) -> UNet2DModel:
     ours = sum(leaf.size for leaf in jax.tree.leaves(experiment.abstract_params))
     if theirs != ours:
         raise ValueError(f"UNet2DModel has {theirs:,} parameters, and our network {ours:,}: not the same.")
+    if hardware.on_gpu():
+        torch.set_float32_matmul_precision("high")  # TF32, in which JAX multiplies there, and PyTorch convolves
     return network.to(device())
 
 
