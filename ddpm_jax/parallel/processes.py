@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from ddpm_jax.arguments import listed
 from ddpm_jax.parallel.watch import PeerWatch
 from ddpm_jax.runtime import sockets
 from ddpm_jax.runtime.signals import Stopped
@@ -226,14 +227,13 @@ def check_same(facts: Callable[[], Mapping[str, Any]]) -> None:
     """
 
     def compare(own: dict[str, Any], expected: dict[str, Any]) -> None:
-        differing = [name for name in {**expected, **own} if own.get(name) != expected.get(name)]
-        if differing:
-            said = [
-                f"{name}: {own.get(name)!s:.100} here, {expected.get(name)!s:.100} on process 0"
-                for name in differing[:_SHOWN]
-            ]
-            more = f"; and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
-            raise ValueError(f"It differs from process 0 in {'; '.join(said)}{more}. All must run the same.")
+        differences = [
+            f"{name}: {own.get(name)!s:.100} here, {expected.get(name)!s:.100} on process 0"
+            for name in {**expected, **own}
+            if own.get(name) != expected.get(name)
+        ]
+        if differences:
+            raise ValueError(f"It differs from process 0 in {listed(differences, _SHOWN)}. All must run the same.")
 
     if jax.process_count() > 1:
         own = raise_on_all(lambda: json.loads(json.dumps(dict(facts()))))
