@@ -3,7 +3,6 @@
 import dataclasses
 import shutil
 import socket
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,7 +46,7 @@ def make_report(*, process: int, num_processes: int, workdir: str, facts: Mappin
         process=process,
         num_processes=num_processes,
         host=socket.gethostname(),
-        versions=program.versions() | {"commit": _commit()},
+        versions=program.versions() | {"commit": program.commit()},
         facts=program.jax_settings() | program.code() | dict(facts),
         folder=folder,
         folder_problem=check_folder(folder),
@@ -66,14 +65,3 @@ def check_folder(folder: str, *, marker: str = "") -> str:
     except OSError as error:
         return f"cannot write in {folder}: {error.strerror}"
     return ""
-
-
-def _commit() -> str:
-    """Returns the commit that this package is checked out at, with '-dirty' if files differ from it, or 'none'."""
-    root = Path(__file__).parents[2]
-    command = ["git", f"--git-dir={root / '.git'}", f"--work-tree={root}"]  # or git would search the folders above
-    command += ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return "none"

@@ -18,7 +18,7 @@ import optax
 
 from ddpm_jax import data, parallel, sampling, timesteps, training, unet
 from ddpm_jax.ops import convolution
-from ddpm_jax.runs import checkpoint, config, initial_weights, periodic, workdir
+from ddpm_jax.runs import checkpoint, config, initial_weights, periodic, trained_with, workdir
 from ddpm_jax.runs.experiment import Experiment, make_experiment
 from ddpm_jax.runs.metric_log import MetricLog
 from ddpm_jax.runs.own import Own
@@ -72,6 +72,8 @@ def train(
         checkpoints = parallel.raise_on_all(lambda: _open_checkpoints(settings, directory, stack, source, initial))
         print(f"{len(source)} images of {experiment.image_shape}, {parallel.describe()}, folder {directory.absolute()}")
         state, start = initial_weights.first_state(make_init(experiment, optimizer), checkpoints, initial)
+        if start < settings.train.num_steps:
+            parallel.raise_on_all(lambda: checkpoints and trained_with.note(directory, start))
         train_steps = stack.enter_context(
             profiling.Traced(
                 parallel.pmap_train_steps(train_step), steps=profiling.parse(settings.train.profile),

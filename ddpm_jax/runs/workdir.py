@@ -15,9 +15,9 @@ from ddpm_jax import data
 from ddpm_jax.runs import config
 from ddpm_jax.runtime import files, foreign_files
 
-CONFIG, CHECKPOINTS, DATA, LOCK, METRICS, PROFILE, REPORT, SAMPLES, TABLES, TENSORBOARD = (
+CONFIG, CHECKPOINTS, DATA, LOCK, METRICS, PROFILE, REPORT, SAMPLES, TABLES, TENSORBOARD, TRAINED_WITH = (
     "config.json", "checkpoints", "data.json", ".lock", "metrics.jsonl", "profile", "report", "samples", "tables",
-    "tensorboard",
+    "tensorboard", "trained_with.json",
 )  # fmt: skip
 _MAX_CONFIG_CHARACTERS = 2**16  # one has some 2000; of a longer file the rest is missed as JSON
 

@@ -1,13 +1,14 @@
 """What this process runs: versions, the package's code, and the settings of JAX that change numbers.
 
-Processes that train together must have it in common. It is told without JAX's devices: on a TPU pod those need all
-hosts.
+Processes that train together must have these facts in common. They are told without JAX's devices: on a TPU pod those
+need all hosts.
 """
 
 import contextlib
 import hashlib
 import importlib.metadata
 import platform
+import subprocess
 from pathlib import Path
 
 _PACKAGES = ("ddpm_jax", "jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -21,6 +22,25 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     return found
+
+
+def commit() -> str:
+    """Returns the commit that this package is checked out at, with '-dirty' if files differ from it, or 'none'."""
+    root = Path(__file__).parents[2]
+    command = ["git", f"--git-dir={root / '.git'}", f"--work-tree={root}"]  # or git would search the folders above
+    command += ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "none"
+
+
+def processor() -> str:
+    """Returns the name of the CPU, or '' where the system does not tell it."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def code() -> dict[str, str]:
@@ -41,5 +61,5 @@ def jax_settings() -> dict[str, str]:
 
 
 def facts() -> dict[str, str]:
-    """Returns all of it, by names for people."""
+    """Returns all that processes must have in common, by names for people."""
     return versions() | jax_settings() | code()

@@ -54,9 +54,17 @@ def test_two_processes_learn_the_importance_of_timesteps_as_one_does(run, run_pr
 def test_a_run_goes_on_with_other_devices_processes_and_microbatches(run, run_processes, trained, tmp_path):
     command = ("train.py", *TINY, f"--workdir={tmp_path}")
     run(*command, "--config.train.num_steps=4", devices=4)
-    primary, _ = run_processes(*command, "--config.train.num_steps=8")
+    primary, other = run_processes(*command, "--config.train.num_steps=8")
     assert "Continuing from step 4" in primary
-    assert "Continuing from step 8" in run(*command, "--config.train.microbatches=4")
+    told = "From here on it is trained with other than before: devices: "
+    assert f"{told}4 cpu in 1 process -> 4 cpu in 2 processes.\n" in primary
+    assert told not in other
+    output = run(*command, "--config.train.microbatches=4")
+    assert "Continuing from step 8" in output
+    assert f"{told}4 cpu in 2 processes -> 1 cpu in 1 process.\n" in output
+    parts = json.loads((tmp_path / "trained_with.json").read_text())
+    assert [(part["from_step"], part["devices"][0]) for part in parts] == [(0, "4"), (4, "4"), (8, "1")]
+    assert told not in run(*command)  # there is nothing left to train
     assert_same_run(tmp_path, trained)
 
 

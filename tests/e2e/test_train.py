@@ -45,6 +45,7 @@ def test_a_work_folder_holds_everything_of_a_run(trained):
         "data.json",
         "metrics.jsonl",
         "tensorboard",
+        "trained_with.json",
     ]
     assert sorted(path.name for path in (trained / "checkpoints").iterdir()) == ["12", "4", "8"]
     assert json.loads((trained / "config.json").read_text())["train"]["num_steps"] == 12
@@ -69,6 +70,7 @@ def test_the_same_command_again_continues_to_the_same_bits(run, trained, tmp_pat
         file.write('{"step": 8, "loss": 99.0}\n{"step": 10, "lo')  # of steps that a kill undid, the last cut short
     output = run("train.py", *TINY, f"--workdir={folder}", "--config.train.steps_per_dispatch=2")
     assert f"Continuing from step 6 in {folder}/checkpoints" in output
+    assert "From here on" not in output  # it is trained with the same
     assert_same_model(folder, trained)
     assert losses(folder) == losses(trained)
     assert "Finished at step 12" in run("train.py", *TINY, f"--workdir={folder}")
