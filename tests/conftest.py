@@ -21,6 +21,13 @@ jax.config.update("jax_default_matmul_precision", "highest")  # on accelerators 
 DATA = Path(__file__).parent / "data"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left_compiled():
+    """Frees what the tests of a file have compiled: few programs are the same in two files."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def golden():
     """Returns a reader of reference vectors: `golden("chain")` loads tests/data/chain.npz."""

@@ -39,9 +39,9 @@ def nothing_left_running(started):
     """A test that fails leaves no process behind."""
     yield
     for process in started:
-        if process.poll() is None:
-            process.kill()
-            process.communicate()
+        process.kill()
+        process.wait()
+        process.stdout.close()
     started.clear()
 
 
