@@ -26,7 +26,7 @@ def versions() -> dict[str, str]:
 
 def commit() -> str:
     """Returns the commit that this package is checked out at, with '-dirty' if files differ from it, or 'none'."""
-    root = Path(__file__).parents[2]
+    root = _ROOT.parent
     command = ["git", f"--git-dir={root / '.git'}", f"--work-tree={root}"]  # or git would search the folders above
     command += ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
