@@ -83,7 +83,7 @@ def _serve() -> list[str]:
         else:
             answer = os.fork()
             if not answer:
-                os.close(answers.fileno())
+                answers.close()
                 for number, path in enumerate([os.devnull, *request["files"]]):
                     descriptor = os.open(path, os.O_RDWR | os.O_APPEND)
                     os.dup2(descriptor, number)

@@ -31,8 +31,20 @@ def make_state(step):
 LIKE = checkpoint.abstract(make_state(0), parallel.replicated())
 
 
+to_close = []
+
+
 def opened(folder, keep=2, keep_period=0):
-    return checkpoint.Checkpoints(folder, keep=keep, keep_period=keep_period)
+    """Opens checkpoints that are closed after the test, if it does not do so itself."""
+    to_close.append(checkpoint.Checkpoints(folder, keep=keep, keep_period=keep_period))
+    return to_close[-1]
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    while to_close:
+        to_close.pop().close()
 
 
 @pytest.fixture
