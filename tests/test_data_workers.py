@@ -1,6 +1,7 @@
 """A streamed data set read by worker processes: the batches of one process, and what is said when one dies."""
 
 import contextlib
+import gc
 import itertools
 import multiprocessing
 import os
@@ -52,6 +53,7 @@ def test_every_streamed_data_set_can_be_sent_to_a_process(tmp_path, kind):
             tar.add(tmp_path / "tree", arcname=".")
         source = _load_folder(tmp_path / "a.tar", streamed=True)
     elif kind == "tfds":
+        gc.collect()  # what processes of other tests left: its end imports a module, which TFDS's own import hinders
         _write_tfds(tmp_path)
         source = load("toy", data_dir=str(tmp_path), image_size=(3, 2), channels=3, memory_limit_gib=0.0)
     else:
