@@ -7,6 +7,7 @@ Metrics of samples, drawn as ddpm-sample draws them, or given; with the features
 the data set's own labels, which needs no download and whose numbers compare with nothing else:
 
     fid  fd_classifier     Frechet distance to the reference
+    fid_infinity  fd_infinity_classifier     the same, extrapolated to infinitely many samples
     is   is_classifier     Inception score
     kid  kd_classifier     kernel distance to the reference
     pr   pr_classifier     precision and recall
@@ -110,7 +111,7 @@ def _measure_lengths(values: flags.FlagValues, models: Sequence[TrainedModel], f
     lengths, curves = [float(length) for length in values.lengths], {}
     for length, model in zip(lengths, models, strict=True):
         scores = scoring.evaluate(
-            model, values.metrics, num_samples=values.num_samples or scoring.PAPER_SAMPLES, split=values.split,
+            model, values.metrics, num_samples=_num_samples(values), split=values.split,
             num_images=values.num_images, num_timesteps=values.num_timesteps, batch_size=values.batch_size,
             seed=values.seed, folder=folder,
         )  # fmt: skip
@@ -162,12 +163,14 @@ def _score_samples(
     values: flags.FlagValues, model: TrainedModel | None, metrics: Sequence[str], kind: str, folder: Path | None
 ) -> None:
     """Prints the scores of samples in one feature space, and their spread over seeds."""
+    given = _given_samples(values, model) if values.samples else None
+    shape = given.shape[1:] if given else model.experiment.image_shape
+    space = _open_space(values, model, metrics, kind, shape)
+    quality.check_count(metrics, space, shape, len(given) if given else _num_samples(values))
     scores: dict[str, list[Score]] = {}
-    seeds = range(values.seed, values.seed + (1 if values.samples else values.num_seeds))
-    space = None
+    seeds = range(values.seed, values.seed + (1 if given else values.num_seeds))
     for seed in seeds:
-        samples = _samples(values, model, seed)
-        space = space or _open_space(values, model, metrics, kind, samples.shape[1:])
+        samples = given or _drawn_samples(values, model, seed)
         for score in scoring.evaluate(
             model, metrics, samples=samples, spaces={kind: space}, batch_size=values.batch_size, folder=folder
         ):
@@ -192,23 +195,29 @@ def _measure_predictions(values: flags.FlagValues, model: TrainedModel, metric: 
     kind = progressive.KINDS[metric]
     space = _open_space(values, model, ["fid"], kind, model.experiment.image_shape)
     (score,) = scoring.evaluate(
-        model, [metric], spaces={kind: space}, num_samples=values.num_samples or scoring.PAPER_SAMPLES,
+        model, [metric], spaces={kind: space}, num_samples=_num_samples(values),
         batch_size=values.batch_size, seed=values.seed, folder=folder,
     )  # fmt: skip
     print(report.predictions(score.table))
     print(f"Figure 10: {parallel.agree(lambda: str(figures.draw_predictions(score)))}")
 
 
-def _samples(values: flags.FlagValues, model: TrainedModel | None, seed: int) -> ImageSet:
-    """Opens --samples, or draws from the model into its work folder."""
-    if values.samples:
-        shape = model and model.experiment.image_shape
-        where = _location(model, values.samples)
-        return image_sets.share(lambda: image_sets.open_set(values.samples, image_shape=shape, **where))
+def _given_samples(values: flags.FlagValues, model: TrainedModel | None) -> ImageSet:
+    """Opens --samples."""
+    shape, where = model and model.experiment.image_shape, _location(model, values.samples)
+    return image_sets.share(lambda: image_sets.open_set(values.samples, image_shape=shape, **where))
+
+
+def _drawn_samples(values: flags.FlagValues, model: TrainedModel, seed: int) -> ImageSet:
+    """Draws from the model into its work folder."""
     return image_sets.draw_to_file(
-        model, Path(values.workdir), num_samples=values.num_samples or scoring.PAPER_SAMPLES, seed=seed,
+        model, Path(values.workdir), num_samples=_num_samples(values), seed=seed,
         batch_size=values.batch_size or model.experiment.config.sample.batch_size,
     )  # fmt: skip
+
+
+def _num_samples(values: flags.FlagValues) -> int:
+    return values.num_samples or scoring.PAPER_SAMPLES
 
 
 def _location(model: TrainedModel | None, name: str) -> dict:

@@ -28,8 +28,11 @@ from ddpm_jax.runs.resumable import ResumableArray
 from ddpm_jax.runtime import cache, files, foreign_files
 
 # With the features of Inception, as papers report them; and of a classifier, under names nobody mistakes for those.
-INCEPTION = ("fid", "is", "kid", "pr")
-CLASSIFIER = {"fd_classifier": "fid", "is_classifier": "is", "kd_classifier": "kid", "pr_classifier": "pr"}
+INCEPTION = ("fid", "fid_infinity", "is", "kid", "pr")
+CLASSIFIER = {
+    "fd_classifier": "fid", "fd_infinity_classifier": "fid_infinity", "is_classifier": "is", "kd_classifier": "kid",
+    "pr_classifier": "pr",
+}  # fmt: skip
 LABELS = "label_accuracy"  # how often the classifier sees the class that was asked for; needs no features
 KINDS = {"inception": INCEPTION, "classifier": (*CLASSIFIER, LABELS)}  # of features: the metrics in each
 WITHOUT_REFERENCE = ("is", "is_classifier", LABELS)
@@ -123,7 +126,7 @@ def features(extractor: Extractor, images: ImageSet, path: Path | None, *, batch
         signals.Stopped: if a signal requested it.
     """
     settings = {"images": images.metadata, "extractor": extractor.fingerprint}
-    shape = (len(images), sum(_widths(extractor, images)))
+    shape = (len(images), sum(_widths(extractor, images.shape[1:])))
     rows = ResumableArray(path, settings=settings, shape=shape, dtype=np.float32)
     run, params = _map_features(extractor.apply), parallel.replicate(extractor.params)
 
@@ -151,7 +154,7 @@ def reference_from_images(extractor: Extractor, images: ImageSet, *, batch_size:
             rows = features(extractor, images, file, batch_size=batch_size)
 
             def keep() -> None:
-                pool = rows.array[:, : _widths(extractor, images)[0]]
+                pool = rows.array[:, : _widths(extractor, images.shape[1:])[0]]
                 with files.atomically(pool_file) as unfinished, unfinished.open("wb") as opened:
                     np.save(opened, pool)
                 # Last: its presence says all is there.
@@ -201,6 +204,21 @@ def reference_from_statistics(file: Path, extractor: Extractor) -> Reference:
     return Reference(metadata, statistics[0] if statistics else None)
 
 
+def check_count(metrics: Sequence[str], space: FeatureSpace, image_shape: tuple[int, ...], num_samples: int) -> None:
+    """Refuses too few samples for a metric, before they are drawn.
+
+    Raises:
+        ValueError: naming the metric, and how many it needs.
+    """
+    least = scores.fewest_to_extrapolate(_widths(space.extractor, image_shape)[0])
+    for metric in metrics:
+        if CLASSIFIER.get(metric, metric) == "fid_infinity" and num_samples < least:
+            other = "kd_classifier" if metric in CLASSIFIER else "kid"
+            raise ValueError(
+                f"{metric} needs {least} samples at least, not {num_samples}: {other} has no bias with any number."
+            )
+
+
 def score_samples(
     metrics: Sequence[str], space: FeatureSpace, samples: ImageSet, *, folder: Path | None, batch_size: int
 ) -> list[Score]:
@@ -214,10 +232,11 @@ def score_samples(
         batch_size: images at a time.
 
     Raises:
-        ValueError: if the features of two sets do not fit, are too few, only statistics of the reference are there, or
-            the samples have no classes to be told by.
+        ValueError: if the features of two sets do not fit, are too few (see `check_count`), only statistics of the
+            reference are there, or the samples have no classes to be told by.
         signals.Stopped: if a signal requested it.
     """
+    check_count(metrics, space, samples.shape[1:], len(samples))
     extractor, settings = space.extractor, score_settings(space, samples.metadata)
     file = folder and folder / results.FILE
     before = [Score(*entry) for entry in parallel.agree(lambda: results.find(file, settings=settings) if file else [])]
@@ -262,7 +281,7 @@ def _compute(
     rows: np.ndarray,
     labels: np.ndarray | None = None,
 ) -> list[Score]:
-    width = _widths(space.extractor, samples)[0]
+    width = _widths(space.extractor, samples.shape[1:])[0]
     pool, logits, reference = rows[:, :width], rows[:, width:], space.reference
     computed = []
     for metric in metrics:
@@ -279,6 +298,9 @@ def _compute(
             statistics = moments.from_features(pool).statistics()
             distance = scores.frechet_distance(statistics, reference.statistics).distance
             computed.append(Score(metric, _name("FID", metric, n), distance))
+        elif kind == "fid_infinity":
+            distance = scores.extrapolated_frechet_distance(pool, reference.statistics, seed=_SEED)
+            computed.append(Score(metric, _name("FID_infinity", metric, n), distance))
         elif kind == "is":
             score = scores.inception_score(logits, seed=_SEED)
             error_name = "deviation of 10 splits"
@@ -313,8 +335,8 @@ def _name(score: str, metric: str, count: int) -> str:
     return scores.score_name(score, count)
 
 
-def _widths(extractor: Extractor, images: ImageSet) -> tuple[int, int]:
+def _widths(extractor: Extractor, image_shape: tuple[int, ...]) -> tuple[int, int]:
     """Returns D, the number of features, and K, of logits."""
-    example = jax.ShapeDtypeStruct((1, *images.shape[1:]), np.uint8)
+    example = jax.ShapeDtypeStruct((1, *image_shape), np.uint8)
     shapes = jax.eval_shape(extractor.apply, extractor.params, example)
     return shapes.pool.shape[1], shapes.logits.shape[1]

@@ -92,6 +92,7 @@ def evaluate(
                 kind, chosen, experiment=model and model.experiment, reference=reference, batch_size=batch_size
             )  # fmt: skip
             if samples is None:
+                quality.check_count(chosen, space, model.experiment.image_shape, num_samples)
                 samples = image_sets.draw(model, num_samples=num_samples, batch_size=batch_size, seed=seed)
             scores += quality.score_samples(chosen, space, samples, folder=folder, batch_size=batch_size)
     for metric in (metric for metric in metrics if metric in OF_PREDICTIONS):
@@ -122,7 +123,8 @@ def prepare(
         The function that measures `train.eval_samples` samples, or test images for bpd_fast: model -> {name: score}.
 
     Raises:
-        ValueError: for an unknown metric, a data set without labels or test split, a model that knows no classes.
+        ValueError: for an unknown metric, a data set without labels or test split, a model that knows no classes, too
+            few samples.
         OSError: if Inception's weights are needed and not there.
     """
     settings, count = experiment.config.sample, experiment.config.train.eval_samples
@@ -134,6 +136,9 @@ def prepare(
         for kind, names in quality.KINDS.items()
         if set(names) & set(metrics)
     }
+    for kind, space in spaces.items():
+        measured = [metric for metric in metrics if metric in quality.KINDS[kind]]
+        quality.check_count(measured, space, experiment.image_shape, count)
     images = image_sets.share_split(experiment, "test") if "bpd_fast" in metrics else None
     if images is not None:  # the first ones, in their order
         images = dataclasses.replace(images, shape=(min(count, len(images)), *images.shape[1:]))

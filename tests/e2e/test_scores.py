@@ -95,6 +95,15 @@ def test_seeds_are_scored_one_by_one_and_their_spread_is_said(run, trained, tmp_
     assert f"{np.mean(values):.6g} ± {np.std(values, ddof=1):.2g} (deviation of 2 seeds)" in output
 
 
+def test_too_few_samples_are_refused_before_they_are_drawn(run, trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("samples"))
+    arguments = ("evaluate.py", f"--workdir={tmp_path / 'run'}", "--metrics=fd_infinity_classifier")
+    said = run(*arguments, "--num_samples=255", code=1)
+    assert "fd_infinity_classifier needs 256 samples at least, not 255: kd_classifier has no bias" in said
+    assert not (tmp_path / "run" / "samples").exists()
+    assert "  fd_infinity_classifier@256 " in run(*arguments, "--num_samples=256")
+
+
 def test_figure_10_ends_where_the_samples_are(run, scored):
     folder, _ = scored
     run("evaluate.py", f"--workdir={folder}", "--metrics=progressive_classifier", "--num_samples=30")
@@ -166,6 +175,9 @@ def test_training_logs_scores_and_stays_the_same_run(run, trained, tmp_path):
     assert found[12]["bpd_fast"] != found[6]["bpd_fast"]
     assert_same_model(folder, trained)
     assert "Finished at step 12" in run("train.py", *TINY, f"--workdir={folder}")  # may change, as logging may
-    unknown = ("--config.train.eval_every=6", "--config.train.eval_metrics=('fdi',)")
-    assert "Unknown metric 'fdi'" in run("train.py", *TINY, f"--workdir={tmp_path / 'other'}", *unknown, code=1)
+    other = (*TINY, f"--workdir={tmp_path / 'other'}", "--config.train.eval_every=6", "--config.train.eval_samples=20")
+    said = run("train.py", *other, "--config.train.eval_metrics=('fdi',)", code=1)
+    assert "Unknown metric 'fdi'" in said
+    said = run("train.py", *other, "--config.train.eval_metrics=('fd_infinity_classifier',)", code=1)
+    assert "fd_infinity_classifier needs 256 samples at least, not 20" in said
     assert not (tmp_path / "other").exists()

@@ -98,3 +98,12 @@ def test_a_kernel_distance_of_whole_sets_comes_without_an_error(file):
     (score,) = quality.score_samples(["kid"], space, images(1), folder=None, batch_size=20)
     assert score.error is None
     assert "±" not in str(score)
+
+
+def test_an_extrapolated_distance_says_how_many_samples_it_needs(file):
+    space = quality.FeatureSpace(extractor(), quality.reference_from_images(extractor(), images(0), batch_size=20))
+    (score,) = quality.score_samples(["fid_infinity"], space, images(1, count=8), folder=None, batch_size=20)
+    assert score.name == "FID_infinity@8"
+    for metric, other in (("fid_infinity", "kid"), ("fd_infinity_classifier", "kd_classifier")):
+        with pytest.raises(ValueError, match=f"{metric} needs 8 samples at least, not 7: {other} has no bias"):
+            quality.score_samples([metric], space, images(1, count=7), folder=None, batch_size=20)

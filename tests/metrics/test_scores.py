@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import linalg, special
+from scipy import linalg, special, stats
 
 from ddpm_jax.metrics import moments, scores
 from ddpm_jax.metrics.moments import Statistics
@@ -85,6 +85,35 @@ def test_frechet_distance_refuses_what_does_not_compare():
         scores.frechet_distance(a, Statistics(np.full(3, np.nan), np.eye(3)))
 
 
+@pytest.mark.parametrize("n", [256, 1000])
+def test_the_extrapolated_distance_of_gaussians_is_the_closed_form(n):
+    """Takes 32 dimensions whose variances fall as 1 / i, as those of features do."""
+    width, count = 32, 16
+    theirs = 10.0 / np.arange(1, width + 1)
+    ours, shift = theirs * np.linspace(0.8, 1.3, width), 0.3 * (np.arange(width) < 5)
+    exact = np.square(shift).sum() + np.square(np.sqrt(ours) - np.sqrt(theirs)).sum()
+    reference = Statistics(np.zeros(width), np.diag(theirs))
+    plain, extrapolated = [], []
+    for seed in range(count):
+        features = shift + np.random.default_rng(seed).standard_normal((n, width)) * np.sqrt(ours)
+        plain.append(scores.frechet_distance(moments.from_features(features).statistics(), reference).distance)
+        extrapolated.append(scores.extrapolated_frechet_distance(features, reference, seed=seed))
+    error = np.std(extrapolated, ddof=1) / np.sqrt(count)
+    assert abs(np.mean(extrapolated) - exact) < 3 * error < (np.mean(plain) - exact) / 2
+
+
+def test_the_extrapolated_distance_is_its_formula():
+    features = np.random.default_rng(0).gamma(1.0, size=(500, 8)).astype(np.float32)
+    reference, rng = gaussian(np.random.default_rng(1), 8), np.random.RandomState(3)
+    sizes, distances = np.linspace(50, 500, 15).astype(int), []
+    for size in sizes:
+        x = features[rng.permutation(500)[:size]].astype(np.float64)
+        subset = Statistics(x.mean(axis=0), np.cov(x, rowvar=False))
+        distances.append(scores.frechet_distance(subset, reference).distance)
+    expected = stats.linregress(1.0 / sizes, distances).intercept
+    assert scores.extrapolated_frechet_distance(features, reference, seed=3) == pytest.approx(expected, rel=1e-9)
+
+
 def test_inception_score_of_known_distributions():
     certain = np.eye(4, dtype=np.float32)[np.arange(40) % 4] * 1e4  # p underflows to 0 and 1
     score = scores.inception_score(certain, splits=1, seed=0)
@@ -163,6 +192,10 @@ BAD = np.full((5, 2), np.nan)
         (lambda x: scores.kernel_distance(x, BAD, seed=0), "finite"),
         (lambda x: scores.kernel_distance(x, x, subset_size=1, seed=0), "subset_size=1 at least 2"),
         (lambda x: scores.kernel_distance(x[0], x, seed=0), r"got \[2\] and \[5, 2\]"),
+        (
+            lambda x: scores.extrapolated_frechet_distance(x, gaussian(np.random.default_rng(0), 2), seed=0),
+            "needs 8 features at least; got 5",
+        ),
     ],
 )
 def test_what_cannot_be_scored_is_refused_in_a_sentence(score, message):
