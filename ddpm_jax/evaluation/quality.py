@@ -210,9 +210,9 @@ def check_count(metrics: Sequence[str], space: FeatureSpace, image_shape: tuple[
     Raises:
         ValueError: naming the metric, and how many it needs.
     """
-    least = scores.fewest_to_extrapolate(_widths(space.extractor, image_shape)[0])
-    for metric in metrics:
-        if CLASSIFIER.get(metric, metric) == "fid_infinity" and num_samples < least:
+    for metric in (metric for metric in metrics if CLASSIFIER.get(metric, metric) == "fid_infinity"):
+        least = scores.fewest_to_extrapolate(_widths(space.extractor, image_shape)[0])
+        if num_samples < least:
             other = "kd_classifier" if metric in CLASSIFIER else "kid"
             raise ValueError(
                 f"{metric} needs {least} samples at least, not {num_samples}: {other} has no bias with any number."

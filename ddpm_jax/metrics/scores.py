@@ -102,7 +102,7 @@ def extrapolated_frechet_distance(features: np.ndarray, reference: Statistics, *
     Raises:
         ValueError: if there are fewer features, or as `frechet_distance`.
     """
-    n, width = features.shape
+    n, width = len(features), features.shape[-1]
     check_features(features, at_least=fewest_to_extrapolate(width))
     sizes = np.linspace(max(n // 10, 2 * width), n, _SUBSETS).astype(int)
     rng = np.random.RandomState(seed)
