@@ -1,7 +1,8 @@
 """Scores computed from features: Frechet distance (FID, FID-infinity), Inception score, kernel distance (KID).
 
 A score's name depends on the features as much as on the formula: FID, IS and KID are those of Inception-v3's features.
-Random numbers are drawn in torch-fidelity's order, so that with its seed (2020 by default) the scores equal its own.
+The random numbers of IS and KID are drawn in torch-fidelity's order, so with its seed (2020 by default) they equal its
+own.
 """
 
 from typing import NamedTuple

@@ -162,7 +162,10 @@ def test_an_interrupted_run_continues_to_the_same_table(start, run, trained, tmp
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--metrics=bdp"], "Unknown metric 'bdp' in --metrics; choose from fid, fid_infinity, is, kid, pr, fd_class"),
+        (
+            ["--metrics=bdp"],
+            "Unknown metric 'bdp' in --metrics; choose from fid, fid_infinity, is, kid, pr, fd_classifier",
+        ),
         (["--split=val"], "digits has the splits train, test, all, and no 'val'"),
         (["--num_images=356"], "--num_images=356 must be from 2 to the 355 that split 'test' has"),
         (["--metrics=bpd_fast", "--num_timesteps=11"], "num_timesteps=11 must be from 1 to the process's 10"),
