@@ -71,41 +71,43 @@ def environment(shared):
 
 
 @pytest.fixture(scope="session")
-def start(environment, started):
-    """`start("train.py", *arguments, devices=1)` -> the running process.
+def start_afresh(environment, started):
+    """`start_afresh("train.py", *arguments, devices=1)` -> the running process, of an interpreter of its own.
 
     A name that does not end in .py is that of a module.
     """
 
-    def start(script, *arguments, devices=1):
+    def start_afresh(script, *arguments, devices=1):
         program = [str(ROOT / script)] if script.endswith(".py") else ["-m", script]
         command = [sys.executable, *program, *map(str, arguments)]
         pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         started.append(subprocess.Popen(command, cwd=ROOT, env=environment(devices), text=True, **pipes))
         return started[-1]
 
-    return start
+    return start_afresh
 
 
 @pytest.fixture(scope="session")
-def forks(environment):
-    """The process from which commands for one device are forked."""
+def start(environment, started, start_afresh):
+    """`start("train.py", *arguments, devices=1)` -> the running process; that of a script is forked."""
     forks = Forks(environment(1))
-    yield forks
+
+    def start(script, *arguments, devices=1):
+        if not script.endswith(".py"):
+            return start_afresh(script, *arguments, devices=devices)
+        started.append(forks.start(script, *arguments, devices=devices))
+        return started[-1]
+
+    yield start
     forks.close()
 
 
 @pytest.fixture(scope="session")
-def run(start, forks, tmp_path_factory):
+def run(start):
     """`run("train.py", *arguments, code=0)` -> what the command printed; fails if it exits with another code."""
 
     def run(script, *arguments, code=0, devices=1):
-        if devices > 1 or not script.endswith(".py"):
-            return finished(start(script, *arguments, devices=devices), code)
-        printed = tmp_path_factory.mktemp("printed") / "output.txt"
-        command = forks.start(script, *arguments, stdout=printed, stderr=printed)
-        exit_code = command.wait(300)
-        return checked(printed.read_text(), exit_code, code)
+        return finished(start(script, *arguments, devices=devices), code)
 
     return run
 
@@ -144,12 +146,7 @@ def run_processes(start_processes):
 def finished(process, code=0):
     """Waits for it, and returns what it printed; fails if it exits with another code."""
     output, _ = process.communicate(timeout=300)
-    return checked(output, process.returncode, code)
-
-
-def checked(output, exit_code, code):
-    """Returns the output of a command that has ended as it should."""
-    assert exit_code == code, output
+    assert process.returncode == code, output
     assert "Traceback" not in output
     assert "WARNING:absl" not in output  # each warning would be there twice
     return output

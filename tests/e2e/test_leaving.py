@@ -31,8 +31,8 @@ def interrupted(process):
     return output
 
 
-def test_ctrl_c_while_the_libraries_are_imported_leaves_at_once(start, tmp_path):
-    process = start("sample.py", f"--workdir={tmp_path}")
+def test_ctrl_c_while_the_libraries_are_imported_leaves_at_once(start_afresh, tmp_path):
+    process = start_afresh("sample.py", f"--workdir={tmp_path}")
     while "libjax_common" not in Path(f"/proc/{process.pid}/maps").read_text():  # JAX is being imported
         assert process.poll() is None
         time.sleep(0.005)
@@ -40,8 +40,8 @@ def test_ctrl_c_while_the_libraries_are_imported_leaves_at_once(start, tmp_path)
 
 
 @pytest.mark.slow
-def test_ctrl_c_while_a_dry_run_compiles_leaves_at_once(start, tmp_path):
-    process = start("train.py", "--config=cifar10", f"--workdir={tmp_path}", "--dry_run")
+def test_ctrl_c_while_a_dry_run_compiles_leaves_at_once(start_afresh, tmp_path):
+    process = start_afresh("train.py", "--config=cifar10", f"--workdir={tmp_path}", "--dry_run")
     while not process.stdout.readline().startswith("Data: "):
         assert process.poll() is None
     time.sleep(3.0)  # it compiles for half a minute
@@ -49,8 +49,8 @@ def test_ctrl_c_while_a_dry_run_compiles_leaves_at_once(start, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_reader_that_leaves_ends_no_training(start, tmp_path):
-    process = start("train.py", *TINY, f"--workdir={tmp_path}")
+def test_a_reader_that_leaves_ends_no_training(start_afresh, tmp_path):
+    process = start_afresh("train.py", *TINY, f"--workdir={tmp_path}")
     process.stdout.readline()
     process.stdout.close()
     assert process.wait(timeout=120) == 0
@@ -58,10 +58,10 @@ def test_a_reader_that_leaves_ends_no_training(start, tmp_path):
 
 
 @pytest.mark.slow
-def test_help_whose_reader_leaves_says_nothing_more(start):
+def test_help_whose_reader_leaves_says_nothing_more(start_afresh):
     reader, writer = os.pipe()
     os.close(reader)
-    process = start("train.py", "--help")
+    process = start_afresh("train.py", "--help")
     assert "--workdir" in finished(process)
     with os.fdopen(writer, "w") as closed:
         left = subprocess.run(process.args, stdout=closed, stderr=subprocess.PIPE, text=True, timeout=60)

@@ -47,7 +47,7 @@ def test_images(start_processes, tmp_path):
 
 
 @pytest.mark.slow
-def test_code(start, tmp_path):
+def test_code(start_afresh, tmp_path):
     for name in ("ddpm_jax", "configs"):
         shutil.copytree(ROOT / name, tmp_path / "copy" / name, symlinks=True)
     shutil.copy(ROOT / "train.py", tmp_path / "copy")
@@ -58,7 +58,7 @@ def test_code(start, tmp_path):
         free.bind(("localhost", 0))
         address = f"--coordinator_address=localhost:{free.getsockname()[1]}"
     both = (*TINY, *ONE, f"--workdir={tmp_path / 'run'}", address, "--num_processes=2")
-    first, second = (start(script, *both, f"--process_id={i}") for i, script in enumerate(("train.py", copy)))
+    first, second = (start_afresh(script, *both, f"--process_id={i}") for i, script in enumerate(("train.py", copy)))
     assert "It differs from process 0 in code training.py: " in finished(second, 1)
     assert "Process 1 failed" in finished(first, 1)
 

@@ -44,10 +44,9 @@ def test_a_slice_that_cannot_be_is_refused():
 @pytest.mark.usefixtures("tpu_compiler")
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["v5e:2x4", "v4:2x2x4"])  # of one host, of four
-@pytest.mark.parametrize("changes", [dict(steps_per_dispatch=10), dict(microbatches=2)])
-def test_the_train_step_of_digits_compiles(target, changes):
+def test_several_steps_of_digits_in_microbatches_compile(target):
     config = digits.get_config()
-    config.train.update(changes)
+    config.train.update(steps_per_dispatch=10, microbatches=2)
     devices = parallel.tpu_devices(target)
     experiment = trainer.checked_experiment(config, num_devices=len(devices))
     lowered = trainer.lower(experiment, devices)
