@@ -5,6 +5,7 @@ The random numbers of IS and KID are drawn in torch-fidelity's order, so with it
 own.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -73,15 +74,8 @@ def frechet_distance(a: Statistics, b: Statistics) -> FrechetDistance:
     Raises:
         ValueError: if the features are not of one width, or not finite.
     """
-    if a.mean.shape != b.mean.shape:
-        raise ValueError(f"Statistics of features of width {len(a.mean)} and {len(b.mean)} cannot be compared.")
-    if not all(np.isfinite(array).all() for array in (a.mean, a.covariance, b.mean, b.covariance)):
-        raise ValueError("Statistics of features must be finite; some are NaN or infinite.")
-    mean_term = float(np.square(a.mean - b.mean).sum())
-    trace_of_root = np.linalg.svd(_factor(a.covariance).T @ _factor(b.covariance), compute_uv=False).sum()
-    covariance_term = np.trace(a.covariance) + np.trace(b.covariance) - 2.0 * trace_of_root
-    covariance_term = max(0.0, float(covariance_term))  # below 0 by rounding alone
-    return FrechetDistance(mean_term + covariance_term, mean_term, covariance_term)
+    (distance,) = _frechet_distances([a], b)
+    return distance
 
 
 def extrapolated_frechet_distance(features: np.ndarray, reference: Statistics, *, seed: int) -> float:
@@ -108,13 +102,33 @@ def extrapolated_frechet_distance(features: np.ndarray, reference: Statistics, *
     sizes = np.linspace(max(n // 10, 2 * width), n, _SUBSETS).astype(int)
     rng = np.random.RandomState(seed)
     subsets = (moments.from_features(features[rng.permutation(n)[:size]]).statistics() for size in sizes)
-    distances = [frechet_distance(subset, reference).distance for subset in subsets]
+    distances = [each.distance for each in _frechet_distances(subsets, reference)]
     return float(np.polynomial.Polynomial.fit(1.0 / sizes, distances, 1)(0.0))
 
 
 def fewest_to_extrapolate(width: int) -> int:
     """Counts the features [N, D] below which the distance does not fall as 1 / n yet: 4 D."""
     return 4 * width
+
+
+def _frechet_distances(sets: Iterable[Statistics], b: Statistics) -> Iterator[FrechetDistance]:
+    """Computes the distance of each set to b, whose covariance is factored once."""
+    _check_finite(b)
+    factor = _factor(b.covariance)
+    for a in sets:
+        if a.mean.shape != b.mean.shape:
+            raise ValueError(f"Statistics of features of width {len(a.mean)} and {len(b.mean)} cannot be compared.")
+        _check_finite(a)
+        mean_term = float(np.square(a.mean - b.mean).sum())
+        trace_of_root = np.linalg.svd(_factor(a.covariance).T @ factor, compute_uv=False).sum()
+        covariance_term = np.trace(a.covariance) + np.trace(b.covariance) - 2.0 * trace_of_root
+        covariance_term = max(0.0, float(covariance_term))  # below 0 by rounding alone
+        yield FrechetDistance(mean_term + covariance_term, mean_term, covariance_term)
+
+
+def _check_finite(statistics: Statistics) -> None:
+    if not all(np.isfinite(array).all() for array in (statistics.mean, statistics.covariance)):
+        raise ValueError("Statistics of features must be finite; some are NaN or infinite.")
 
 
 def _factor(covariance: np.ndarray) -> np.ndarray:
