@@ -123,7 +123,8 @@ class Dropout(nn.Module):
         if not train or self.rate == 0.0:
             return x
         keep = 1.0 - self.rate
-        kept = jax.random.bernoulli(self.make_rng("dropout"), jnp.float32(keep), x.shape)
+        draw = random.flat(lambda key, shape: jax.random.bernoulli(key, jnp.float32(keep), shape), axes=2)
+        kept = draw(self.make_rng("dropout"), x.shape)
         return jnp.where(kept, x / keep, 0.0)
 
 
