@@ -115,6 +115,7 @@ def test_what_a_step_draws_is_uniform_in_t_and_normal_in_eps():
     assert abs(np.corrcoef(t, eps[:, 0, 0, 0])[0, 1]) < 5 / np.sqrt(4000)
 
 
+@pytest.mark.slow
 def test_the_first_step_reports_the_loss_of_an_untrained_network_and_changes_nothing():
     """It predicts nearly 0 for the noise, so its loss is near 1; warm-up starts at learning rate 0."""
     before = first_state(MODEL)
@@ -148,6 +149,7 @@ def test_several_steps_a_dispatch_give_the_same_bits_and_compile_once():
     np.testing.assert_array_equal(losses, np.concatenate([metrics.loss, later.loss]))
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_of_one_repeated_batch():
     batch, state, losses = random_batches(1, batch_size=32), make_state(), []
     for _ in range(60):

@@ -35,7 +35,15 @@ def random_params(model, x, t):
     return jax.tree.map(lambda leaf: rng.normal(0.0, 0.1, leaf.shape).astype(leaf.dtype), shapes)
 
 
-@pytest.mark.parametrize("settings", [{}, dict(remat=True), TRAINED, dict(remat=True, **TRAINED)])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        pytest.param(dict(remat=True), marks=pytest.mark.slow),
+        TRAINED,
+        pytest.param(dict(remat=True, **TRAINED), marks=pytest.mark.slow),
+    ],
+)
 def test_the_network_equals_the_official_one(golden, settings):
     """In training too: without dropout it is the same computation."""
     arrays = golden("unet_small")
